@@ -1,0 +1,1 @@
+"""Learning agents over the vector environment: PPO with Stable-Baselines3, callbacks, export."""

@@ -1,0 +1,273 @@
+"""What happens beside learning: TensorBoard figures, validation, selection, checkpoints, progress.
+
+Tags: ``bwe/…`` are the call metrics of the training calls, ``reward/…`` the terms of their reward,
+``validation/…`` calls on the fixed validation networks, ``call/timeline`` one of them as a picture.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Image
+
+from agents.export import save_policy
+from agents.policy_estimator import PolicyEstimator
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from bwe_env.render import Timeline
+
+Calls = Mapping[str, NDArray[Any]]
+
+REWARD_PREFIX = "reward_"
+#: Keys of the step info that say when, not how well.
+NOT_A_METRIC = ("time_s",)
+#: Figures that are no scalars.
+NO_SCALAR = ("stdout", "log", "json", "csv")
+#: Size of the timeline picture in TensorBoard, in pixels. Ours.
+PICTURE_WIDTH, PICTURE_HEIGHT = 1280, 720
+
+
+def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
+    """Write an SB3 archive whole or not at all."""
+    temporary = path.with_name(f"{path.stem}.tmp.zip")
+    model.save(temporary)
+    os.replace(temporary, path)
+
+
+class StepMetricsCallback(BaseCallback):
+    """Mean of every metric of the training calls over each rollout, as ``bwe/`` and ``reward/``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps: list[Mapping[str, NDArray[Any]]] = []
+
+    def _on_step(self) -> bool:
+        self._steps.append(self.training_env.step_info)  # type: ignore[attr-defined]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        for key in self._steps[-1]:
+            if key.startswith("_") or key in NOT_A_METRIC:
+                continue
+            values = np.concatenate([step[key] for step in self._steps])
+            if not np.issubdtype(values.dtype, np.number) or np.isnan(values).all():
+                continue
+            is_term = key.startswith(REWARD_PREFIX)
+            tag = f"reward/{key.removeprefix(REWARD_PREFIX)}" if is_term else f"bwe/{key}"
+            self.logger.record(tag, float(np.nanmean(values)))
+        self._steps.clear()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How an agent is judged while it learns: always on the same calls, beside GCC's on them."""
+
+    run: Callable[[PolicyEstimator], Calls]
+    """plays every validation call and returns the columns of `bwe_env.rollout.run_calls`"""
+    gcc: Calls
+    """the same calls under GCC, played once"""
+    timeline: Callable[[PolicyEstimator], Timeline] | None = None
+    """plays one of them step by step, for the picture"""
+
+
+#: Columns of the calls that are shown in TensorBoard, next to the difference to GCC's.
+VALIDATION_COLUMNS = (
+    "mean_reward",
+    "call_score",
+    "freeze_ratio",
+    "queue_delay_ms_p95",
+    "one_way_delay_ms_p95",
+    "utilisation",
+    "queue_loss_ratio",
+)
+
+
+class ValidationCallback(BaseCallback):
+    """Judges the agent on the validation networks, keeps the best policy, writes checkpoints.
+
+    The best is the one with the highest mean reward; nothing else is looked at.
+
+    Args:
+        validation: the calls.
+        every_steps: env steps between two validations; one more comes at the end.
+        policy_directory: where the best policy goes in its safe form.
+        checkpoint: where the archive to resume from goes, at every validation.
+        environment: id of the environment, kept with the policy.
+        action_mode: the environment's.
+        best_reward: what an earlier part of the same run has reached.
+        report: receives one line per validation.
+    """
+
+    def __init__(
+        self,
+        validation: Validation,
+        *,
+        every_steps: int,
+        policy_directory: Path,
+        checkpoint: Path,
+        environment: str,
+        action_mode: str,
+        best_reward: float = -np.inf,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__()
+        self.best_reward = best_reward
+        self.history: list[dict[str, float]] = []
+        self._validation = validation
+        self._every_steps = every_steps
+        self._policy_directory = policy_directory
+        self._checkpoint = checkpoint
+        self._environment = environment
+        self._action_mode = action_mode
+        self._report = report
+        self._validated_at = 0
+
+    def _on_training_start(self) -> None:
+        self._validated_at = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        # Between an update and the next rollout: the policy just trained is the one judged.
+        if self.num_timesteps - self._validated_at >= self._every_steps:
+            self.validate()
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps > self._validated_at:
+            self.validate()
+
+    def validate(self) -> None:
+        """Judge the policy as it is now."""
+        self._validated_at = self.num_timesteps
+        policy = PolicyEstimator.from_sb3(
+            self.model.policy,  # type: ignore[arg-type]
+            action_mode=self._action_mode,
+        )
+        calls = self._validation.run(policy)
+        row = {"steps": float(self.num_timesteps)}
+        for column in VALIDATION_COLUMNS:
+            value = float(np.nanmean(calls[column]))
+            gcc = float(np.nanmean(self._validation.gcc[column]))
+            row[column] = value
+            self.logger.record(f"validation/{column}", value)
+            self.logger.record(f"validation_minus_gcc/{column}", value - gcc)
+        self.history.append(row)
+        reward = row["mean_reward"]
+        is_best = reward > self.best_reward
+        if is_best:
+            self.best_reward = reward
+            save_policy(
+                self._policy_directory,
+                policy,
+                environment=self._environment,
+                extra={"steps": self.num_timesteps, "validation_reward": reward},
+            )
+        save_checkpoint(self.model, self._checkpoint)
+        if self._validation.timeline is not None:
+            self._picture(self._validation.timeline(policy))
+        self.logger.dump(self.num_timesteps)
+        gcc_reward = float(np.mean(self._validation.gcc["mean_reward"]))
+        self._report(
+            f"{self.num_timesteps:>10,} steps: validation reward {reward:.4f}/s "
+            f"({reward - gcc_reward:+.4f} against GCC)" + (", best so far" if is_best else "")
+        )
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """Every validation so far as columns, for a CSV file."""
+        names = ("steps", *VALIDATION_COLUMNS)
+        return {name: [row[name] for row in self.history] for name in names}
+
+    def _picture(self, timeline: Timeline) -> None:
+        from bwe_env.render import rgb_array
+
+        picture = rgb_array(timeline, width=PICTURE_WIDTH, height=PICTURE_HEIGHT)
+        self.logger.record("call/timeline", Image(picture, "HWC"), exclude=NO_SCALAR)
+
+
+class HyperparameterCallback(BaseCallback):
+    """The configuration in TensorBoard's HPARAMS tab, beside the validation reward it led to."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._values = flatten(values)
+
+    def _on_training_start(self) -> None:
+        metrics = {"validation/mean_reward": 0.0, "validation_minus_gcc/mean_reward": 0.0}
+        self.logger.record("hparams", HParam(self._values, metrics), exclude=NO_SCALAR)
+        self.logger.dump(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:
+    """Nested JSON values as ``{"ppo.gamma": 0.98}``; what is no scalar becomes text."""
+    flat: dict[str, bool | str | float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            is_scalar = isinstance(value, (bool, str, int, float))
+            flat[f"{prefix}{key}"] = value if is_scalar else str(value)
+    return flat
+
+
+class ProgressCallback(BaseCallback):
+    """A progress bar on a terminal; where there is none, a line every `line_every_s` seconds."""
+
+    def __init__(self, total_steps: int, *, line_every_s: float = 15.0) -> None:
+        super().__init__()
+        from tqdm import tqdm
+
+        # disable=None: off when standard error is no terminal.
+        self._bar = tqdm(
+            total=total_steps, unit="step", unit_scale=True, disable=None, mininterval=0.25
+        )
+        self._total_steps = total_steps
+        self._line_every_s = line_every_s
+        self._line_at_s = 0.0
+        self._start_s = 0.0
+        self._start_steps = 0
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        self._bar.write(line)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+    def _on_training_start(self) -> None:
+        self._start_s = self._line_at_s = time.monotonic()
+        self._start_steps = self.num_timesteps
+        self._bar.update(self.num_timesteps - self._bar.n)
+
+    def _on_step(self) -> bool:
+        if not self._bar.disable:
+            self._bar.update(self.num_timesteps - self._bar.n)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        now_s = time.monotonic()
+        if self._bar.disable and now_s - self._line_at_s >= self._line_every_s:
+            self._line_at_s = now_s
+            rate = (self.num_timesteps - self._start_steps) / (now_s - self._start_s)
+            print(
+                f"{self.num_timesteps:>10,} of {self._total_steps:,} steps, {rate:,.0f} steps/s",
+                flush=True,
+            )
+
+    def _on_training_end(self) -> None:
+        self.close()

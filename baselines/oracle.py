@@ -1,0 +1,57 @@
+"""The controller that is told the capacity: no estimator can know it, none should beat it by much.
+
+It is no upper bound. It sees the capacity as it is now, not what it will be within the interval,
+and the queue it leaves behind when the capacity falls is drained by the headroom alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bwe_env.action import rate_to_action
+from bwe_env.config import CallConfig
+from bwe_env.errors import ConfigError
+
+#: Share of the capacity asked for. The rest carries headers, audio and the encoder's noise, and
+#: drains queues. Ours: the best of 0.6, 0.7, 0.8, 0.9, 1.0 in mean reward on the validation split
+#: (python -m experiments.evaluate --estimator oracle:0.8 --split validation).
+DEFAULT_HEADROOM_RATIO = 0.8
+
+
+class Oracle:
+    """A `RatePolicy` that targets a share of the present capacity.
+
+    Args:
+        headroom_ratio: target over capacity, in (0, 1.5].
+        call: the range of rates; targets are clipped to it.
+    """
+
+    action_mode: Literal["rate", "scale"] = "rate"
+
+    def __init__(self, *, headroom_ratio: float = DEFAULT_HEADROOM_RATIO, call: CallConfig) -> None:
+        if not 0.0 < headroom_ratio <= 1.5:
+            raise ConfigError(
+                f"an oracle's headroom_ratio={headroom_ratio:g} must be above 0 and at most 1.5; "
+                "0.8 sends at 80 % of the capacity."
+            )
+        self.headroom_ratio = float(headroom_ratio)
+        self._min_rate_bps = call.min_rate_bps
+        self._max_rate_bps = call.max_rate_bps
+
+    def reset(self, num_envs: int) -> None:
+        """Nothing to forget."""
+
+    def act(
+        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Actions of shape (calls, 1) from the capacity of each call's link now."""
+        rate_bps = np.clip(
+            self.headroom_ratio * np.asarray(capacity_bps, dtype=np.float64),
+            self._min_rate_bps,
+            self._max_rate_bps,
+        )
+        action = rate_to_action(rate_bps, self._min_rate_bps, self._max_rate_bps)
+        return np.asarray(action, dtype=np.float32).reshape(-1, 1)

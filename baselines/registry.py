@@ -1,0 +1,69 @@
+"""From a name such as ``"gcc"`` or ``"constant:500000"`` to a controller that can run calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from baselines.constant import DEFAULT_RATE_BPS, ConstantRate
+from baselines.gcc import PRESETS
+from baselines.oracle import DEFAULT_HEADROOM_RATIO, Oracle
+from bwe_env.config import CallConfig
+from bwe_env.errors import ConfigError, unknown_name
+from bwe_env.estimator import RatePolicy
+from bwe_env.gcc import GccParameters
+
+#: What a user may write, with its default argument where one may follow a colon.
+NAMES = (*PRESETS, "constant", "constant:RATE_BPS", "oracle", "oracle:HEADROOM_RATIO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A controller and what `bwe_env.rollout.run_calls` needs to run it."""
+
+    name: str
+    """as given to `make`"""
+    controller: Literal["gcc"] | RatePolicy
+    """GCC in the compiled loop, or a rate policy"""
+    gcc: GccParameters = field(default_factory=GccParameters)
+    """GCC's parameters (also those of the GCC that a policy observes)"""
+
+
+def make(name: str, *, call: CallConfig | None = None) -> Baseline:
+    """The baseline called `name`.
+
+    Args:
+        name: one of `NAMES`; an argument follows a colon, as in ``"constant:500000"`` (bps) or
+            ``"oracle:0.9"`` (share of the capacity).
+        call: the calls it will run; a constant rate must lie between their minimum and maximum.
+
+    Raises:
+        UnknownNameError: no such baseline; the known ones are listed.
+        ConfigError: the argument is no number, or out of range.
+    """
+    call = call or CallConfig()
+    kind, colon, argument = name.partition(":")
+    if colon and kind in PRESETS:
+        raise ConfigError(f"baseline {kind!r} takes no argument, got {argument!r}; write {kind!r}.")
+    if kind in PRESETS:
+        return Baseline(name=name, controller="gcc", gcc=PRESETS[kind])
+    if kind == "constant":
+        rate_bps = _argument(name, argument, "bits per second") if colon else DEFAULT_RATE_BPS
+        return Baseline(name=name, controller=ConstantRate(rate_bps, call=call))
+    if kind == "oracle":
+        headroom = _argument(name, argument, "a share") if colon else DEFAULT_HEADROOM_RATIO
+        return Baseline(name=name, controller=Oracle(headroom_ratio=headroom, call=call))
+    raise unknown_name("baseline", name, NAMES)
+
+
+def _argument(name: str, text: str, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(
+            f"baseline {name!r}: {text!r} is no finite number ({unit}). Known: {', '.join(NAMES)}."
+        )
+    return value

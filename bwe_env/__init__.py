@@ -1,0 +1,61 @@
+"""bwe-env: bandwidth estimation for real-time video calls as a reinforcement-learning environment.
+
+Importing this package registers `BandwidthEstimation-v0` and loads nothing heavy; the names below
+are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register
+
+if TYPE_CHECKING:
+    from bwe_env.config import CallConfig as CallConfig
+    from bwe_env.env import BandwidthEstimationEnv as BandwidthEstimationEnv
+    from bwe_env.estimator import BandwidthEstimator as BandwidthEstimator
+    from bwe_env.estimator import RateDecision as RateDecision
+    from bwe_env.estimator import RatePolicy as RatePolicy
+    from bwe_env.feedback import FeedbackReport as FeedbackReport
+    from bwe_env.gcc import GccParameters as GccParameters
+    from bwe_env.gcc import GoogCc as GoogCc
+    from bwe_env.network import Network as Network
+    from bwe_env.observation import ObservationConfig as ObservationConfig
+    from bwe_env.reward import RewardConfig as RewardConfig
+    from bwe_env.rollout import run_calls as run_calls
+    from bwe_env.trace import Trace as Trace
+    from bwe_env.vector_env import BandwidthEstimationVectorEnv as BandwidthEstimationVectorEnv
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BandwidthEstimationEnv": "env",
+    "BandwidthEstimationVectorEnv": "vector_env",
+    "BandwidthEstimator": "estimator",
+    "CallConfig": "config",
+    "FeedbackReport": "feedback",
+    "GccParameters": "gcc",
+    "GoogCc": "gcc",
+    "Network": "network",
+    "ObservationConfig": "observation",
+    "RateDecision": "estimator",
+    "RatePolicy": "estimator",
+    "RewardConfig": "reward",
+    "Trace": "trace",
+    "run_calls": "rollout",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+register(
+    id="BandwidthEstimation-v0",
+    entry_point="bwe_env.env:BandwidthEstimationEnv",
+    vector_entry_point="bwe_env.vector_env:BandwidthEstimationVectorEnv",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'bwe_env' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bwe_env.{_HOME[name]}"), name)

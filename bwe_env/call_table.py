@@ -1,0 +1,114 @@
+"""The row of metrics of a finished call, from its steps and its accounts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bwe_env.config import CallConfig
+from bwe_env.metrics import histogram_percentile, target_error
+from bwe_env.sim.call import STATUS_DROPPED
+from bwe_env.sim.packet import FATE_QUEUE_DROP, FATE_RANDOM_LOSS, KIND_AUDIO, KIND_RTX
+from bwe_env.sim.state import World
+from bwe_env.units import BITS_PER_BYTE, us_to_s
+
+_US_TO_MS = 1e-3
+#: A second that a dropped call did not deliver: the worst MOS (1).
+_DROPPED_SCORE = 1.0
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    result = np.zeros(np.shape(part))
+    np.divide(part, whole, out=result, where=np.asarray(whole) > 0)
+    return result
+
+
+def _rate_change(targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`metrics.rate_change_ratio` over the intervals that a call had (NaN after a drop)."""
+    change = np.nansum(np.abs(np.diff(targets, axis=-1)), axis=-1)
+    base = np.nansum(np.where(np.isnan(targets[..., 1:]), np.nan, targets[..., :-1]), axis=-1)
+    return _ratio(change, base)
+
+
+def call_columns(
+    world: World, steps: NDArray[Any], call: CallConfig
+) -> dict[str, NDArray[Any]]:
+    """All columns of `bwe_env.metrics.CALL_COLUMNS` but the three that name the call.
+
+    Args:
+        world: its calls have ended.
+        steps: STEP rows, shape (intervals, num_envs); `time_s` is NaN where a call had dropped.
+    """
+    flows = world.flows
+    totals, receiver, window = flows["totals"], flows["receiver"], flows["window"]
+    is_missing = np.isnan(steps["time_s"])
+    duration_s = np.full(world.num_envs, call.duration_s)
+    dropped = world.calls["status"] == STATUS_DROPPED
+    remaining_s = np.where(dropped, duration_s - us_to_s(1.0) * world.calls["dropped_us"], 0.0)
+
+    def mean_over_call(name: str) -> NDArray[np.float64]:
+        values = np.where(is_missing, np.nan, steps[name])
+        means: NDArray[np.float64] = np.nanmean(values, axis=0)
+        return means
+
+    def bits_per_s(total_bytes: NDArray[Any]) -> NDArray[np.float64]:
+        rates: NDArray[np.float64] = total_bytes * BITS_PER_BYTE / duration_s
+        return rates
+
+    usable_bps = np.minimum(steps["capacity_bps"], call.max_rate_bps)
+    mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=0)
+    mean_receive = bits_per_s(totals["fate_bytes"][:, 1])
+    targets = np.where(is_missing, np.nan, steps["target_rate_bps"]).T
+    error = target_error(targets, steps["capacity_bps"].T, max_rate_bps=call.max_rate_bps)
+    seconds = np.maximum(1, np.floor(duration_s))
+    unseen = seconds - window["seconds"]
+    frozen_s = us_to_s(1.0) * _frozen_us(steps, call) + remaining_s
+    sent_packets = totals["sent_packets"].sum(axis=1)
+    columns: dict[str, NDArray[Any]] = {
+        "duration_s": duration_s,
+        "dropped": dropped,
+        "contested": (np.where(is_missing, np.inf, steps["capacity_bps"]) < call.max_rate_bps).any(0),
+        "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=0) / duration_s,
+        "call_score": (window["score_sum"] + _DROPPED_SCORE * unseen) / seconds,
+        "video_mos": (window["mos_sum"] + _DROPPED_SCORE * unseen) / seconds,
+        "freeze_ratio": np.minimum(1.0, frozen_s / duration_s),
+        "freeze_count": receiver["freeze_count"].copy(),
+        "freeze_duration_s": receiver["freeze_us"] * us_to_s(1.0),
+        "mean_target_bps": mean_over_call("target_rate_bps"),
+        "mean_sent_bps": bits_per_s(totals["sent_bytes"].sum(axis=1)),
+        "mean_receive_bps": mean_receive,
+        "mean_media_bps": bits_per_s(receiver["shown_bytes"]),
+        "mean_capacity_bps": mean_capacity,
+        "utilisation": np.minimum(1.0, _ratio(mean_receive, mean_capacity)),
+        "queue_delay_ms_mean": _US_TO_MS
+        * _ratio(totals["queue_delay_sum_us"], totals["departed_packets"]),
+    }
+    for kind in ("queue_delay", "one_way_delay"):
+        for q in (50, 95, 99):
+            columns[f"{kind}_ms_p{q}"] = histogram_percentile(totals[f"{kind}_bins"], q)
+    fates = totals["fate_packets"]
+    columns |= {
+        "queue_loss_ratio": _ratio(fates[:, FATE_QUEUE_DROP], sent_packets),
+        "random_loss_ratio": _ratio(fates[:, FATE_RANDOM_LOSS], sent_packets),
+        **error._asdict(),
+        "rate_change_ratio": _rate_change(targets),
+        "frames_encoded": flows["encoder"]["next_frame"].copy(),
+        "frames_rendered": receiver["frames_shown"].copy(),
+        "key_frames": flows["encoder"]["key_frames"].copy(),
+        "nacks": flows["repair"]["nacked_packets"].copy(),
+        "rtx_packets": totals["sent_packets"][:, KIND_RTX].copy(),
+        "plis": receiver["key_requests"].copy(),
+        "audio_loss_ratio": _ratio(
+            totals["audio_lost_packets"], totals["sent_packets"][:, KIND_AUDIO]
+        ),
+    }
+    return columns
+
+
+def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:
+    """Frozen time charged to the intervals of each call, microseconds."""
+    lengths_us = np.diff(steps["time_s"], axis=0, prepend=0.0) * 1e6
+    frozen: NDArray[np.float64] = np.nansum(steps["frozen_ratio"] * lengths_us, axis=0)
+    return frozen

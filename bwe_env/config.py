@@ -1,0 +1,274 @@
+"""Configuration of a simulated call: frozen dataclasses, checked when they are made.
+
+The same object is the `gym.make` keyword, the `--help` page, and the record in a run directory.
+`from_mapping` turns the JSON form back into the dataclass and names every wrong key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from bwe_env.errors import ConfigError, unknown_name
+
+#: Largest RTP packet handed to IP, header included. libwebrtc `kVideoMtu`, video/config/.
+MTU_BYTES = 1200
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_range(name: str, value: float, low: float, high: float, unit: str) -> None:
+    _require(
+        isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high,
+        f"{name}={value!r} must be a finite number between {low:g} and {high:g} {unit}.",
+    )
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build the dataclass `cls` from plain JSON values, nested ones included.
+
+    Raises:
+        UnknownNameError: a key is not a field of `cls`; the known fields are listed.
+        ConfigError: a value is out of range (raised by the dataclass itself).
+    """
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_name(f"option of {cls.__name__}", key, known)
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            value = from_mapping(typing.cast(type[Any], hint), value)
+        arguments[key] = value
+    return cls(**arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """The camera, the encoder and its rate control (wording of RFC 8593)."""
+
+    enabled: bool = True
+    """False mutes the video: audio and consent checks only"""
+    frame_rate_hz: float = 30.0
+    """frames captured per second"""
+    min_rate_bps: int = 30_000
+    """the encoder never aims lower (libwebrtc kDefaultMinVideoBitrateBps)"""
+    app_max_rate_bps: int = 0
+    """application limit on the media rate (screen share, muted camera); 0 for none"""
+    encoder_lag_s: float = 0.2
+    """time constant with which frame sizes follow a new target (tau_v, RFC 8593 section 6)"""
+    frame_size_sd: float = 0.15
+    """sd of the logarithm of a frame's size around its nominal size (SCALE_B, RFC 8593 section 6)"""
+    frame_size_correlation: float = 0.5
+    """AR(1) coefficient of that deviation from frame to frame: content changes slowly"""
+    key_frame_ratio: float = 4.0
+    """size of a key frame over that of a nominal frame"""
+    scene_change_interval_s: float = 0.0
+    """mean time between scene changes, each a key frame; 0 for never (a talking head)"""
+
+    def __post_init__(self) -> None:
+        _require_range("frame_rate_hz", self.frame_rate_hz, 1, 120, "Hz")
+        _require_range("min_rate_bps", self.min_rate_bps, 1_000, 1e9, "bps")
+        _require_range("app_max_rate_bps", self.app_max_rate_bps, 0, 1e9, "bps")
+        _require_range("encoder_lag_s", self.encoder_lag_s, 0, 10, "s")
+        _require_range("frame_size_sd", self.frame_size_sd, 0, 2, "")
+        _require_range("frame_size_correlation", self.frame_size_correlation, 0, 0.999, "")
+        _require_range("key_frame_ratio", self.key_frame_ratio, 1, 100, "")
+        _require_range("scene_change_interval_s", self.scene_change_interval_s, 0, 1e6, "s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """An Opus-like constant-rate stream; never paced, as in libwebrtc."""
+
+    enabled: bool = True
+    rate_bps: int = 32_000
+    """payload rate (Opus default in Chromium)"""
+    packet_interval_s: float = 0.02
+    """one packet per Opus frame of 20 ms"""
+
+    def __post_init__(self) -> None:
+        _require_range("audio.rate_bps", self.rate_bps, 6_000, 510_000, "bps (RFC 6716)")
+        _require_range("audio.packet_interval_s", self.packet_interval_s, 0.01, 0.12, "s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketConfig:
+    """How a frame becomes packets, and what each costs on the wire."""
+
+    overhead_bytes: int = 28
+    """IPv4 + UDP headers per packet; the bottleneck serves them and the controller counts them"""
+    rtp_header_bytes: int = 12
+    """RFC 3550 fixed header; taken out of the 1200-byte MTU"""
+    pacing_factor: float = 1.1
+    """pacing rate over target rate (libwebrtc M150 with transport-wide feedback)"""
+    burst_interval_s: float = 0.04
+    """what the pacer may send ahead of its rate (libwebrtc M150 kDefaultBurstInterval)"""
+    queue_time_limit_s: float = 2.0
+    """the pacer speeds up so that nothing waits longer (libwebrtc kMaxExpectedQueueLength)"""
+
+    def __post_init__(self) -> None:
+        _require_range("overhead_bytes", self.overhead_bytes, 0, 200, "bytes")
+        _require_range("rtp_header_bytes", self.rtp_header_bytes, 0, 200, "bytes")
+        _require_range("pacing_factor", self.pacing_factor, 1.0, 10.0, "")
+        _require_range("burst_interval_s", self.burst_interval_s, 0.001, 1.0, "s")
+        _require_range("queue_time_limit_s", self.queue_time_limit_s, 0.1, 60.0, "s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01)."""
+
+    interval_s: float = 0.0
+    """fixed time between reports; 0 adapts it between 50 and 250 ms to the rate as libwebrtc does"""
+    rtcp_interval_s: float = 1.0
+    """time between RTCP receiver reports (RTT and loss of the classic path)"""
+
+    def __post_init__(self) -> None:
+        _require_range("feedback.interval_s", self.interval_s, 0.0, 1.0, "s")
+        _require_range("feedback.rtcp_interval_s", self.rtcp_interval_s, 0.1, 10.0, "s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Packet loss that is not the bottleneck's queue: i.i.d. or Gilbert-Elliott.
+
+    The chain steps once per packet; it has left the bad state after ``1 / bad_to_good`` packets on
+    average. With ``good_to_bad = 0`` only `good_loss` acts, which is i.i.d. loss.
+    """
+
+    good_loss: float = 0.0
+    """probability of loss in the good state"""
+    bad_loss: float = 1.0
+    """probability of loss in the bad state"""
+    good_to_bad: float = 0.0
+    """probability per packet of entering the bad state"""
+    bad_to_good: float = 1.0
+    """probability per packet of leaving it"""
+
+    def __post_init__(self) -> None:
+        for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
+            _require_range(f"loss.{name}", getattr(self, name), 0.0, 1.0, "(a probability)")
+        _require(
+            self.good_to_bad == 0.0 or self.bad_to_good > 0.0,
+            "loss.bad_to_good=0 with good_to_bad > 0 never recovers; give a probability above 0.",
+        )
+
+    @property
+    def mean_loss_ratio(self) -> float:
+        """Long-run share of packets lost."""
+        if self.good_to_bad == 0.0:
+            return self.good_loss
+        bad = self.good_to_bad / (self.good_to_bad + self.bad_to_good)
+        return bad * self.bad_loss + (1.0 - bad) * self.good_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class JitterConfig:
+    """Random extra delay per packet; it never reorders (a packet waits for the one before it)."""
+
+    distribution: Literal["none", "uniform", "normal"] = "none"
+    """uniform on [0, 2 * scale]; normal with sd = scale, clipped at 0 from below"""
+    scale_s: float = 0.0
+    """mean of the uniform, sd of the normal"""
+    correlation: float = 0.0
+    """AR(1) coefficient of the normal from packet to packet"""
+
+    def __post_init__(self) -> None:
+        if self.distribution not in ("none", "uniform", "normal"):
+            raise unknown_name("jitter distribution", self.distribution, ("none", "uniform", "normal"))
+        _require_range("jitter.scale_s", self.scale_s, 0.0, 10.0, "s")
+        _require_range("jitter.correlation", self.correlation, 0.0, 0.9999, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathConfig:
+    """Propagation, jitter and random loss of one direction."""
+
+    propagation_delay_s: float = 0.025
+    """one way, without queueing"""
+    jitter: JitterConfig = field(default_factory=JitterConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        _require_range("propagation_delay_s", self.propagation_delay_s, 0.0, 10.0, "s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkConfig:
+    """The bottleneck: a droptail FIFO served at the trace's capacity."""
+
+    queue_limit_s: float = 0.3
+    """limit as time at the present capacity; used when `queue_limit_bytes` is 0"""
+    queue_limit_bytes: int = 0
+    """limit in bytes, the packet in service included; 0 to use `queue_limit_s`"""
+    loss_before_queue: bool = False
+    """where random loss strikes: before the queue, or after it (as on a radio hop behind it)"""
+
+    def __post_init__(self) -> None:
+        _require_range("queue_limit_s", self.queue_limit_s, 0.001, 60.0, "s")
+        _require_range("queue_limit_bytes", self.queue_limit_bytes, 0, 1e9, "bytes")
+        _require(
+            self.queue_limit_bytes == 0 or self.queue_limit_bytes >= 1500,
+            f"queue_limit_bytes={self.queue_limit_bytes} cannot hold one packet of 1500 bytes; "
+            "give at least 1500, or 0 to use queue_limit_s.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallConfig:
+    """Everything about a call that is not its network."""
+
+    duration_s: float = 60.0
+    """scheduled length; the episode is truncated there"""
+    interval_s: float = 0.1
+    """one decision per interval"""
+    min_rate_bps: int = 30_000
+    """lowest target rate (libwebrtc session minimum)"""
+    start_rate_bps: int = 300_000
+    """target at t = 0 (libwebrtc session start)"""
+    max_rate_bps: int = 6_000_000
+    """highest target rate"""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    packets: PacketConfig = field(default_factory=PacketConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    drop_timeout_s: float = 15.0
+    """no consent response for so long drops the call"""
+    consent_interval_s: float = 2.5
+    """time between consent checks (RFC 7675; libwebrtc's STRONG_AND_STABLE interval)"""
+
+    def __post_init__(self) -> None:
+        _require_range("duration_s", self.duration_s, 1.0, 86_400.0, "s")
+        _require_range("interval_s", self.interval_s, 0.02, 10.0, "s")
+        _require_range("min_rate_bps", self.min_rate_bps, 5_000, 1e9, "bps")
+        _require_range("max_rate_bps", self.max_rate_bps, 10_000, 1e9, "bps")
+        _require(
+            self.min_rate_bps <= self.start_rate_bps <= self.max_rate_bps
+            and self.min_rate_bps < self.max_rate_bps,
+            f"rates must satisfy min_rate_bps <= start_rate_bps <= max_rate_bps, min < max; got "
+            f"{self.min_rate_bps}, {self.start_rate_bps}, {self.max_rate_bps}.",
+        )
+        _require_range("drop_timeout_s", self.drop_timeout_s, 1.0, 600.0, "s")
+        _require_range("consent_interval_s", self.consent_interval_s, 0.1, 60.0, "s")
+        steps = self.duration_s / self.interval_s
+        _require(
+            abs(steps - round(steps)) < 1e-6,
+            f"duration_s={self.duration_s} is not a whole number of intervals of "
+            f"{self.interval_s} s; change one of them.",
+        )
+
+    @property
+    def steps(self) -> int:
+        """Decision intervals in a full call."""
+        return round(self.duration_s / self.interval_s)

@@ -1,0 +1,143 @@
+"""The single environment: the vector environment with one call, in Gymnasium's single form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from bwe_env.config import CallConfig
+from bwe_env.gcc import GccParameters
+from bwe_env.network import Network
+from bwe_env.observation import ObservationConfig, feature_table
+from bwe_env.reward import RewardConfig
+from bwe_env.vector_env import INFO_KEYS, BandwidthEstimationVectorEnv
+
+
+class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """Estimate the bandwidth of a video call.
+
+    ## Description
+    One video call over a bottleneck link, simulated packet by packet: camera, encoder, pacer, a
+    queue served at the capacity of a trace, random loss, jitter, receiver, feedback. Every
+    `call.interval_s` (0.1 s) the agent decides how much the sender may send. Real Google Congestion
+    Control (GCC) runs inside, as the thing to be scaled or in the shadow.
+
+    ## Action Space
+    `Box(-1, 1, (1,), float32)`. `action_mode="rate"`: the target rate on a logarithmic scale from
+    `call.min_rate_bps` to `call.max_rate_bps`. `action_mode="scale"`: GCC's target times
+    `2 ** action`; 0 is GCC. Finite actions outside the box are clipped and counted in
+    `info["clipped_actions"]`; NaN or a wrong shape raises `ActionError`.
+
+    ## Observation Space
+    `Box(-1, 1, (history * features,), float32)`: the last `observation.history` intervals, the
+    newest last, of these features, mapped from [low, high] to [-1, 1] and clipped:
+
+    {features}
+
+    ## Rewards
+    Per second, times the interval: quality of the picture (0 to 1), less frozen time, delay, loss
+    and rate change, each with its weight in `RewardConfig`. A second is worth -1 to +1. A dropped
+    call is charged -1 for every second it had left. The terms are in `info` as `reward_quality`,
+    `reward_freeze`, `reward_delay`, `reward_loss`, `reward_rate_change` and `reward_drop`.
+
+    ## Starting State
+    Transport is ready at t = 0 and the target is `call.start_rate_bps`. The seed draws the call's
+    network from `networks` and every random number in it.
+
+    ## Episode End
+    Truncated after `call.duration_s`. Terminated when the connection drops: no consent response for
+    `call.drop_timeout_s`.
+
+    ## Arguments
+    As for `BandwidthEstimationVectorEnv`; `call`, `observation`, `reward` and `gcc` may be given as
+    the dataclass or as a dict of its fields.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 10,
+    }
+
+    def __init__(
+        self,
+        *,
+        call: CallConfig | Mapping[str, Any] | None = None,
+        networks: str | Sequence[Network] = "train",
+        action_mode: str = "rate",
+        observation: ObservationConfig | Mapping[str, Any] | None = None,
+        reward: RewardConfig | Mapping[str, Any] | None = None,
+        gcc: GccParameters | Mapping[str, Any] | None = None,
+        random_start: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        self._vector = BandwidthEstimationVectorEnv(
+            1,
+            call=call,
+            networks=networks,
+            action_mode=action_mode,
+            observation=observation,
+            reward=reward,
+            gcc=gcc,
+            random_start=random_start,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode=render_mode,
+        )
+        self.render_mode = render_mode
+        self.action_space = self._vector.single_action_space
+        self.observation_space = self._vector.single_observation_space
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What resets draw from; `info["network_index"]` points into it."""
+        return self._vector.networks
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin a call; `options={"network_index": i}` chooses its network."""
+        super().reset(seed=seed)
+        self._vector._generators[0] = self.np_random
+        observations, info = self._vector.reset(options=options)
+        return observations[0], self._single(info)
+
+    def step(
+        self, action: Any
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Let one action act for one interval; shape (1,)."""
+        observations, rewards, terminated, truncated, info = self._vector.step(
+            np.asarray(action)[np.newaxis]
+        )
+        return (
+            observations[0],
+            float(rewards[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            self._single(info),
+        )
+
+    def render(self) -> Any:
+        """The call so far as an RGB picture, or the last step as a line of text."""
+        frames = self._vector.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """May be called more than once."""
+        self._vector.close()
+
+    @staticmethod
+    def _single(info: dict[str, Any]) -> dict[str, Any]:
+        return {name: info[name][0] for name in INFO_KEYS}
+
+
+if BandwidthEstimationEnv.__doc__:  # absent under `python -OO`
+    BandwidthEstimationEnv.__doc__ = BandwidthEstimationEnv.__doc__.replace(
+        "{features}", feature_table().replace("\n", "\n    ")
+    )

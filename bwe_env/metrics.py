@@ -1,0 +1,330 @@
+"""What is measured about a call: every metric's name, unit, formula and source, in one table.
+
+A finished call is one row of `CALL_COLUMNS`. Every mean is over *scheduled* time: what a dropped
+call did not deliver counts against it. The arithmetic that a column needs beyond a mean stands
+here, too: the error of a target rate against the capacity, the rate change, percentiles of a delay
+histogram. Summaries over calls belong to whoever compares (they resample networks, not calls).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bwe_env.errors import ConfigError, unknown_name
+from bwe_env.units import bps_to_mbps
+
+Better = Literal["higher", "lower", "neither"]
+
+#: Where a definition is from, when no standard has it.
+OURS = "ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One column of the table of calls."""
+
+    name: str
+    """the column's name; ends with its unit where it has one"""
+    unit: str
+    """the unit for people; empty for text, flags and plain ratios"""
+    better: Better
+    """which direction is better for the user of the call, other things equal"""
+    doc: str
+    """formula, in words"""
+    source: str
+    """the standard, program or paper that defines it so, or `OURS`"""
+
+
+def _metric(name: str, unit: str, better: Better, doc: str, source: str = OURS) -> Metric:
+    return Metric(name=name, unit=unit, better=better, doc=doc, source=source)
+
+
+_W3C = "W3C webrtc-stats, libwebrtc video_quality_observer2.cc"
+_MMSYS = "MMSys'24 grand challenge on offline bandwidth estimation, evaluation metrics"
+_WEBRTC_STATS = "W3C webrtc-stats"
+
+_METRICS = (
+    _metric("network", "", "neither", "name of the network, unique within a set"),
+    _metric("network_type", "", "neither", "kind of network"),
+    _metric("seed", "", "neither", "seed of the call's randomness, the same for every controller"),
+    _metric("duration_s", "s", "neither", "scheduled length of the call"),
+    _metric("dropped", "", "lower", "1 if the connection was lost before the scheduled end"),
+    _metric(
+        "contested",
+        "",
+        "neither",
+        "1 if the capacity was below the maximum rate for some of the call; else any controller "
+        "can send at the maximum",
+    ),
+    _metric("mean_reward", "1/s", "higher", "sum of rewards / scheduled time"),
+    _metric(
+        "call_score",
+        "MOS",
+        "higher",
+        "mean per scheduled second of video MOS (frozen = 1) minus the delay impairment; the part "
+        "after a drop scores as frozen",
+        "ours, from ITU-T P.1203.1 and G.107 (see bwe_env.quality)",
+    ),
+    _metric(
+        "video_mos",
+        "MOS",
+        "higher",
+        "mean per scheduled second of the video MOS (frozen = 1)",
+        "ITU-T P.1203.1 mode 0 (see bwe_env.quality)",
+    ),
+    _metric(
+        "freeze_ratio",
+        "",
+        "lower",
+        "frozen time / scheduled time; the gap still open at the end and the part after a drop are "
+        "frozen",
+        "ours, on the rule of W3C webrtc-stats freezeCount",
+    ),
+    _metric("freeze_count", "", "lower", "freezes that ended", _W3C),
+    _metric("freeze_duration_s", "s", "lower", "sum of their delays (totalFreezesDuration)", _W3C),
+    _metric("mean_target_bps", "bps", "neither", "mean target rate over the intervals of the call"),
+    _metric(
+        "mean_sent_bps",
+        "bps",
+        "neither",
+        "bits handed to the network / scheduled time; media, padding, probes, RTX, IP and UDP "
+        "headers",
+    ),
+    _metric("mean_receive_bps", "bps", "higher", "bits that arrived / scheduled time"),
+    _metric(
+        "mean_media_bps",
+        "bps",
+        "higher",
+        "bits of video frames that were shown / scheduled time; no headers, padding, RTX, audio",
+    ),
+    _metric(
+        "mean_capacity_bps",
+        "bps",
+        "neither",
+        "mean over the scheduled time of min(capacity, maximum rate)",
+    ),
+    _metric("utilisation", "", "higher", "mean_receive_bps / mean_capacity_bps, at most 1"),
+    _metric(
+        "queue_delay_ms_mean",
+        "ms",
+        "lower",
+        "mean over packets of waiting and service at the bottleneck",
+    ),
+    *(
+        _metric(f"queue_delay_ms_p{q}", "ms", "lower", f"{q}th percentile over packets of the same")
+        for q in (50, 95, 99)
+    ),
+    *(
+        _metric(
+            f"one_way_delay_ms_p{q}",
+            "ms",
+            "lower",
+            f"{q}th percentile over delivered packets of the time from sender to receiver",
+        )
+        for q in (50, 95, 99)
+    ),
+    _metric(
+        "queue_loss_ratio",
+        "",
+        "lower",
+        "packets dropped because the bottleneck's queue was full / packets sent",
+    ),
+    _metric(
+        "random_loss_ratio",
+        "",
+        "neither",
+        "packets lost for no fault of the sender / packets sent",
+    ),
+    _metric(
+        "mse_mbps2",
+        "Mbps²",
+        "lower",
+        "mean of (target - capacity)²; capacity is capped at the maximum rate, here and below",
+        _MMSYS,
+    ),
+    _metric("error_rate", "", "lower", "mean of min(1, |target - capacity| / capacity)", _MMSYS),
+    _metric(
+        "overestimation", "", "lower", "mean of max(0, (target - capacity) / capacity)", _MMSYS
+    ),
+    _metric(
+        "underestimation", "", "lower", "mean of max(0, (capacity - target) / capacity)", _MMSYS
+    ),
+    _metric(
+        "rate_change_ratio",
+        "",
+        "lower",
+        "sum of |target - previous target| / sum of previous targets, over the intervals",
+    ),
+    _metric("frames_encoded", "", "neither", "frames the encoder made", _WEBRTC_STATS),
+    _metric("frames_rendered", "", "higher", "frames shown to the receiver", _WEBRTC_STATS),
+    _metric("key_frames", "", "neither", "key frames encoded (keyFramesEncoded)", _WEBRTC_STATS),
+    _metric("nacks", "", "neither", "packets asked for again (nackCount)", _WEBRTC_STATS),
+    _metric(
+        "rtx_packets", "", "neither", "packets sent again (retransmittedPacketsSent)", _WEBRTC_STATS
+    ),
+    _metric(
+        "plis", "", "neither", "key frames asked for by the receiver (pliCount)", _WEBRTC_STATS
+    ),
+    _metric(
+        "audio_loss_ratio", "", "lower", "audio packets that did not arrive / audio packets sent"
+    ),
+)
+
+#: Every metric of a call by name, in the order of the columns.
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+
+#: Columns of the table of calls, in order.
+CALL_COLUMNS: tuple[str, ...] = tuple(METRICS)
+
+#: Columns that say which call it is. A row is unique in the first and the third.
+KEY_COLUMNS: tuple[str, ...] = ("network", "network_type", "seed")
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        UnknownNameError: nobody defined it; the known names are listed.
+    """
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
+
+
+# --- Error of the target rate ---------------------------------------------------------------------
+
+
+class TargetError(NamedTuple):
+    """How far a target rate is from the capacity: per interval, or as means over a call."""
+
+    mse_mbps2: NDArray[np.float64]
+    error_rate: NDArray[np.float64]
+    overestimation: NDArray[np.float64]
+    underestimation: NDArray[np.float64]
+
+
+def target_error_terms(
+    target_bps: ArrayLike, capacity_bps: ArrayLike, *, max_rate_bps: float = np.inf
+) -> TargetError:
+    """The four errors of each interval.
+
+    Args:
+        target_bps: any shape, >= 0.
+        capacity_bps: same shape, >= 0.
+        max_rate_bps: no target can be higher; capacity beyond it counts as this much.
+
+    Returns:
+        Arrays of the same shape. During an outage (capacity 0) the three relative errors mean
+        nothing and are NaN.
+    """
+    target = np.asarray(target_bps, dtype=np.float64)
+    capacity = np.minimum(np.asarray(capacity_bps, dtype=np.float64), max_rate_bps)
+    error = target - capacity
+    error_mbps = error * bps_to_mbps(1.0)
+    relative = np.full(error.shape, np.nan)
+    np.divide(error, capacity, out=relative, where=capacity > 0.0)
+    return TargetError(
+        mse_mbps2=error_mbps**2,
+        error_rate=np.minimum(1.0, np.abs(relative)),
+        overestimation=np.maximum(0.0, relative),
+        underestimation=np.maximum(0.0, -relative),
+    )
+
+
+def target_error(
+    target_bps: ArrayLike, capacity_bps: ArrayLike, *, max_rate_bps: float = np.inf
+) -> TargetError:
+    """Means over the last axis of `target_error_terms`; intervals in outage only enter the MSE.
+
+    Returns:
+        Arrays without the last axis; NaN where no interval counts.
+    """
+    terms = target_error_terms(target_bps, capacity_bps, max_rate_bps=max_rate_bps)
+    return TargetError(*(_mean_of_known(term) for term in terms))
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis without NaN; NaN where nothing is left."""
+    is_known = ~np.isnan(values)
+    count = np.asarray(is_known.sum(axis=-1), dtype=np.float64)
+    mean = np.full(count.shape, np.nan)
+    np.divide(np.where(is_known, values, 0.0).sum(axis=-1), count, out=mean, where=count > 0.0)
+    return mean
+
+
+def rate_change_ratio(target_bps: ArrayLike) -> NDArray[np.float64]:
+    """How much a target rate moves from interval to interval, relative to itself.
+
+    Args:
+        target_bps: shape (..., intervals), >= 0.
+
+    Returns:
+        Sum of absolute changes over the sum of the rates they start from: 0 for a constant, 0.1 for
+        one that moves by a tenth every time. 0 if there are fewer than two intervals.
+    """
+    target = np.asarray(target_bps, dtype=np.float64)
+    change = np.abs(np.diff(target, axis=-1)).sum(axis=-1)
+    base = target[..., :-1].sum(axis=-1)
+    ratio = np.zeros(np.shape(base))
+    np.divide(change, base, out=ratio, where=base > 0.0)
+    return ratio
+
+
+# --- Delay histograms -----------------------------------------------------------------------------
+
+#: Equal parts of an octave: a bin is 1/16 to 1/31 of its delay wide, so a percentile is at most
+#: 6.25 % off even without interpolation.
+DELAY_BINS_PER_OCTAVE = 16
+
+#: From 1 ms to 16.4 s: longer than consent checks let a silent connection live (15 s).
+DELAY_OCTAVES = 14
+
+#: One bin for delays below 1 ms, then the octaves, then one for everything above.
+DELAY_BINS = DELAY_BINS_PER_OCTAVE * DELAY_OCTAVES + 2
+
+
+def delay_bin_edges_ms() -> NDArray[np.float64]:
+    """Shape (DELAY_BINS + 1,): bin i holds delays in [edge i, edge i + 1); the last edge is inf."""
+    part = 1.0 + np.arange(DELAY_BINS_PER_OCTAVE) / DELAY_BINS_PER_OCTAVE
+    octave = 2.0 ** np.arange(DELAY_OCTAVES)
+    inner = (octave[:, None] * part).ravel()
+    return np.concatenate(([0.0], inner, [2.0**DELAY_OCTAVES, np.inf]))
+
+
+def histogram_percentile(counts: ArrayLike, q: float) -> NDArray[np.float64]:
+    """The delay that `q` percent of the counted ones do not exceed.
+
+    Within its bin the delay is interpolated linearly, as if the bin were filled evenly.
+
+    Args:
+        counts: shape (..., DELAY_BINS), as filled by `bwe_env.sim.histogram`.
+        q: percent, 0 to 100.
+
+    Returns:
+        Milliseconds, shape (...); NaN for a row without counts. Delays in the last bin are reported
+        as its lower edge, 16,384 ms.
+    """
+    if not 0.0 <= q <= 100.0:
+        raise ConfigError(f"q={q!r} must be a percentage between 0 and 100.")
+    rows = np.asarray(counts, dtype=np.float64)
+    if rows.shape[-1:] != (DELAY_BINS,):
+        raise ConfigError(
+            f"counts has shape {rows.shape}; its last axis must be the {DELAY_BINS} delay bins."
+        )
+    edges = delay_bin_edges_ms()
+    cumulative = rows.cumsum(axis=-1)
+    total = cumulative[..., -1:]
+    rank = total * (q / 100.0)
+    # The first bin that reaches the rank; for q = 0 the first that holds anything.
+    index = np.argmax((cumulative >= rank) & (cumulative > 0.0), axis=-1)[..., None]
+    inside = np.take_along_axis(rows, index, axis=-1)
+    before = np.take_along_axis(cumulative, index, axis=-1) - inside
+    share = np.divide(rank - before, inside, out=np.zeros_like(rank), where=inside > 0.0)
+    index = index[..., 0]
+    low = edges[index]
+    width = np.where(index < DELAY_BINS - 1, edges[index + 1], low) - low
+    return np.where(total[..., 0] > 0.0, low + share[..., 0] * width, np.nan)

@@ -1,0 +1,154 @@
+"""Whole calls, many at once: a controller on networks, one row of metrics per call.
+
+A call's randomness is a function of its network's name and its seed alone, so two controllers on
+the same networks and seeds meet the same losses and jitter, and a result depends neither on the
+batch size nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bwe_env.action import action_to_rate, action_to_scale, check_actions
+from bwe_env.call_table import call_columns
+from bwe_env.config import CallConfig
+from bwe_env.errors import ConfigError, unknown_name
+from bwe_env.estimator import EstimatorFactory, RatePolicy
+from bwe_env.external import ExternalEstimators
+from bwe_env.gcc import GccParameters
+from bwe_env.network import Network
+from bwe_env.observation import ObservationConfig
+from bwe_env.reward import RewardConfig
+from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
+from bwe_env.sim.call import STATUS_DROPPED
+from bwe_env.sim.state import World
+from bwe_env.units import s_to_us
+
+Controller = Literal["gcc"] | RatePolicy | EstimatorFactory
+
+
+def call_key(network: str, seed: int) -> int:
+    """The 63-bit key of a call's random streams."""
+    digest = hashlib.sha256(f"bwe_env call\n{network}\n{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def run_calls(
+    networks: Sequence[Network],
+    controller: Controller,
+    *,
+    call: CallConfig | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    reward: RewardConfig | None = None,
+    observation: ObservationConfig | None = None,
+    gcc: GccParameters | None = None,
+    num_threads: int = 1,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Run every network with every seed.
+
+    Args:
+        controller: "gcc" for the compiled GCC; a `RatePolicy`, asked once per interval for a whole
+            batch; or a factory of `BandwidthEstimator`, asked at every report of every call.
+        progress: called with the number of calls that have just been finished.
+
+    Returns:
+        Columns of `bwe_env.metrics.CALL_COLUMNS`, one row per call, networks outermost.
+
+    Raises:
+        UnknownNameError: a controller's name other than "gcc".
+        ConfigError: no networks or no seeds.
+    """
+    if isinstance(controller, str) and controller != "gcc":
+        raise unknown_name("controller", controller, ("gcc",))
+    if len(networks) == 0 or len(seeds) == 0:
+        raise ConfigError("run_calls needs at least one network and one seed.")
+    call = call or CallConfig()
+    pairs = [(index, seed) for index in range(len(networks)) for seed in seeds]
+    tables: list[dict[str, NDArray[Any]]] = []
+    world: World | None = None
+    with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
+        for first in range(0, len(pairs), batch_size):
+            batch = pairs[first : first + batch_size]
+            if world is None or world.num_envs != len(batch):
+                world = World.make(
+                    len(batch),
+                    networks,
+                    call,
+                    gcc=gcc or GccParameters(),
+                    reward=reward or RewardConfig(),
+                    observation=observation or ObservationConfig(),
+                )
+            for env, (index, seed) in enumerate(batch):
+                world.reset(env, index, call_key(networks[index].name, seed))
+            steps = _run_batch(world, controller, call, threads, num_threads)
+            names = np.array([networks[index].name for index, _ in batch])
+            types = np.array([networks[index].network_type for index, _ in batch])
+            table: dict[str, NDArray[Any]] = {
+                "network": names,
+                "network_type": types,
+                "seed": np.array([seed for _, seed in batch], dtype=np.int64),
+            }
+            tables.append({**table, **call_columns(world, steps, call)})
+            if progress is not None:
+                progress(len(batch))
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+
+
+def _run_batch(
+    world: World,
+    controller: Controller,
+    call: CallConfig,
+    threads: ThreadPoolExecutor,
+    num_threads: int,
+) -> NDArray[Any]:
+    """Run the batch to its end; returns STEP rows, shape (steps, num_envs)."""
+    interval_us = s_to_us(call.interval_s)
+    duration_us = call.steps * interval_us
+    steps = np.zeros((call.steps, world.num_envs), dtype=world.steps.dtype)
+    decisions = np.zeros(world.num_envs)
+    mode = MODE_NONE
+    estimators: ExternalEstimators | None = None
+    if hasattr(controller, "act"):
+        controller.reset(world.num_envs)
+        mode = MODE_RATE if controller.action_mode == "rate" else MODE_SCALE
+    elif callable(controller):
+        estimators = ExternalEstimators(world, controller, call)
+    parts = min(num_threads, world.num_envs)
+    for position in range(call.steps):
+        active = world.calls["status"] != STATUS_DROPPED
+        if not active.any():
+            break
+        if mode != MODE_NONE:
+            decisions = _decisions(world, controller, call)  # type: ignore[arg-type]
+        if estimators is not None:
+            estimators.advance((position + 1) * interval_us)
+        world.step(
+            mode,
+            decisions,
+            active,
+            interval_us=interval_us,
+            duration_us=duration_us,
+            threads=threads,
+            num_threads=parts,
+        )
+        steps[position] = world.steps
+        steps["time_s"][position, ~active] = np.nan  # no such interval: the call had dropped
+    return steps
+
+
+def _decisions(world: World, policy: RatePolicy, call: CallConfig) -> NDArray[np.float64]:
+    observation = world.history.reshape(world.num_envs, -1).copy()
+    actions, _ = check_actions(
+        policy.act(observation, world.present_capacity_bps()), world.num_envs
+    )
+    if policy.action_mode == "rate":
+        return action_to_rate(actions, call.min_rate_bps, call.max_rate_bps)
+    return action_to_scale(actions)

@@ -1,0 +1,146 @@
+"""Ground truth in numbers: what a flow sent and what became of it, per interval and per call.
+
+These sums feed rewards, metrics and conservation checks, never an observation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.metrics import DELAY_BINS
+from bwe_env.sim.histogram import delay_bin
+from bwe_env.sim.packet import (
+    FATE_DELIVERED,
+    FATE_PENDING,
+    FATE_QUEUE_DROP,
+    KIND_AUDIO,
+    N_FATES,
+    N_KINDS,
+)
+
+TOTALS = record(
+    [
+        ("sent_packets", "i8", (N_KINDS,)),
+        ("sent_bytes", "i8", (N_KINDS,)),
+        ("fate_packets", "i8", (N_FATES,)),  # FATE_PENDING counts what is in flight now
+        ("fate_bytes", "i8", (N_FATES,)),
+        ("audio_lost_packets", "i8"),
+        ("one_way_delay_sum_us", "i8"),  # of delivered packets
+        ("queue_delay_sum_us", "i8"),  # waiting and service, of packets that left the bottleneck
+        ("departed_packets", "i8"),
+        ("skipped_frames", "i8"),  # captured but not coded: pushback, or a full pacer
+        ("dropped_rtx", "i8"),  # retransmissions not sent: the queue for them was full
+        ("one_way_delay_bins", "i4", (DELAY_BINS,)),
+        ("queue_delay_bins", "i4", (DELAY_BINS,)),
+    ]
+)
+
+INTERVAL = record(
+    [
+        ("sent_packets", "i8"),
+        ("sent_bytes", "i8"),
+        ("arrived_packets", "i8"),
+        ("arrived_bytes", "i8"),
+        ("one_way_delay_sum_us", "i8"),
+        ("departed_packets", "i8"),
+        ("queue_delay_sum_us", "i8"),
+        ("queue_drops", "i8"),
+        ("random_losses", "i8"),
+        ("newest_arrival_send_us", "i8"),  # send time of the newest packet that arrived; lasting
+    ]
+)
+
+
+@kernel
+def interval_begin(interval: Record) -> None:
+    """Start the next interval's sums at zero."""
+    interval.sent_packets = 0
+    interval.sent_bytes = 0
+    interval.arrived_packets = 0
+    interval.arrived_bytes = 0
+    interval.one_way_delay_sum_us = 0
+    interval.departed_packets = 0
+    interval.queue_delay_sum_us = 0
+    interval.queue_drops = 0
+    interval.random_losses = 0
+
+
+@kernel
+def accounts_reset(totals: Record, interval: Record) -> None:
+    """Nothing sent."""
+    for kind in range(N_KINDS):
+        totals.sent_packets[kind] = 0
+        totals.sent_bytes[kind] = 0
+    for fate in range(N_FATES):
+        totals.fate_packets[fate] = 0
+        totals.fate_bytes[fate] = 0
+    for index in range(DELAY_BINS):
+        totals.one_way_delay_bins[index] = 0
+        totals.queue_delay_bins[index] = 0
+    totals.audio_lost_packets = 0
+    totals.one_way_delay_sum_us = 0
+    totals.queue_delay_sum_us = 0
+    totals.departed_packets = 0
+    totals.skipped_frames = 0
+    totals.dropped_rtx = 0
+    interval.newest_arrival_send_us = 0
+    interval_begin(interval)
+
+
+@kernel
+def account_sent(totals: Record, interval: Record, kind: int, size_bytes: int) -> None:
+    """A packet was handed to the network."""
+    totals.sent_packets[kind] += 1
+    totals.sent_bytes[kind] += size_bytes
+    totals.fate_packets[FATE_PENDING] += 1
+    totals.fate_bytes[FATE_PENDING] += size_bytes
+    interval.sent_packets += 1
+    interval.sent_bytes += size_bytes
+
+
+@kernel
+def account_lost(totals: Record, interval: Record, packet: Record) -> None:
+    """`packet.fate` has just become a loss."""
+    fate = packet.fate
+    totals.fate_packets[FATE_PENDING] -= 1
+    totals.fate_bytes[FATE_PENDING] -= packet.size_bytes
+    totals.fate_packets[fate] += 1
+    totals.fate_bytes[fate] += packet.size_bytes
+    if packet.kind == KIND_AUDIO:
+        totals.audio_lost_packets += 1
+    if fate == FATE_QUEUE_DROP:
+        interval.queue_drops += 1
+    else:
+        interval.random_losses += 1
+
+
+@kernel
+def account_departed(totals: Record, interval: Record, queue_delay_us: int) -> None:
+    """A packet left the bottleneck after `queue_delay_us` of waiting and service."""
+    totals.departed_packets += 1
+    totals.queue_delay_sum_us += queue_delay_us
+    totals.queue_delay_bins[delay_bin(queue_delay_us)] += 1
+    interval.departed_packets += 1
+    interval.queue_delay_sum_us += queue_delay_us
+
+
+@kernel
+def account_arrived(totals: Record, interval: Record, packet: Record) -> None:
+    """`packet` has reached the receiver."""
+    delay_us = packet.arrival_us - packet.send_us
+    totals.fate_packets[FATE_PENDING] -= 1
+    totals.fate_bytes[FATE_PENDING] -= packet.size_bytes
+    totals.fate_packets[FATE_DELIVERED] += 1
+    totals.fate_bytes[FATE_DELIVERED] += packet.size_bytes
+    totals.one_way_delay_sum_us += delay_us
+    totals.one_way_delay_bins[delay_bin(delay_us)] += 1
+    interval.arrived_packets += 1
+    interval.arrived_bytes += packet.size_bytes
+    interval.one_way_delay_sum_us += delay_us
+    interval.newest_arrival_send_us = packet.send_us
+
+
+def sum_of_fates(totals: np.ndarray) -> tuple[int, int]:
+    """Packets and bytes over all fates, pending ones included; equals what was sent."""
+    return int(totals["fate_packets"].sum()), int(totals["fate_bytes"].sum())

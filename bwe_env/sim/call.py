@@ -1,0 +1,44 @@
+"""A call: the network between two endpoints, and the flows that share it."""
+
+from __future__ import annotations
+
+from bwe_env.sim._jit import record
+from bwe_env.sim.link import LINK
+from bwe_env.sim.path import PATH
+
+# What `CALL.status` says.
+STATUS_ACTIVE = 0
+STATUS_DROPPED = 1  # consent expired
+STATUS_PACKET_RING_FULL = 2  # the rest are errors of ours, raised by name
+STATUS_QUEUE_RING_FULL = 3
+STATUS_MESSAGE_RING_FULL = 4
+
+CALL = record(
+    [
+        ("now_us", "i8"),  # the call is simulated up to here
+        ("key", "u8"),  # of the random streams that belong to the network
+        ("first_flow", "i8"),
+        ("num_flows", "i8"),
+        ("network", "i8"),  # row of the network table
+        ("status", "i8"),
+        ("dropped_us", "i8"),  # when the call dropped
+        ("capacity_bits", "f8"),  # integral over the last interval
+        ("link", LINK),
+        ("forward", PATH),
+        ("reverse", PATH),
+    ]
+)
+
+#: One row per network: what a reset copies into a call.
+NETWORK = record(
+    [
+        ("first_segment", "i8"),
+        ("last_segment", "i8"),
+        ("start_us", "i8"),  # where in the trace the call begins
+        ("queue_limit_bytes", "i8"),
+        ("queue_limit_s", "f8"),
+        ("loss_before_queue", "i8"),
+        ("forward", PATH),
+        ("reverse", PATH),
+    ]
+)

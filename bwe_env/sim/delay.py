@@ -1,0 +1,55 @@
+"""Propagation delay with jitter that never reorders: a packet waits for the one before it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.sim.rng import normal, uniform
+
+JITTER_NONE = 0
+JITTER_UNIFORM = 1
+JITTER_NORMAL = 2
+
+DELAY = record(
+    [
+        ("propagation_us", "i8"),
+        ("jitter_scale_us", "f8"),  # mean of the uniform on [0, 2 scale], or sd of the normal
+        ("jitter_correlation", "f8"),  # AR(1) coefficient of the normal, packet to packet
+        ("jitter_state", "f8"),  # the AR(1) process, unit variance
+        ("counter", "i8"),
+        ("last_arrival_us", "i8"),
+        ("jitter_distribution", "i1"),
+    ]
+)
+
+
+@kernel
+def delay_reset(delay: Record) -> None:
+    """Nothing has travelled yet."""
+    delay.jitter_state = 0.0
+    delay.counter = 0
+    delay.last_arrival_us = 0
+
+
+@kernel
+def delay_arrival_us(delay: Record, key: np.uint64, stream: int, now_us: int) -> int:
+    """When something that enters now arrives; not before what entered earlier."""
+    arrival_us = now_us + delay.propagation_us
+    if delay.jitter_distribution != JITTER_NONE:
+        counter = delay.counter
+        delay.counter = counter + 1
+        if delay.jitter_distribution == JITTER_UNIFORM:
+            extra_us = 2.0 * delay.jitter_scale_us * uniform(key, stream, counter)
+        else:
+            rho = delay.jitter_correlation
+            noise = math.sqrt(1.0 - rho * rho) * normal(key, stream, counter)
+            delay.jitter_state = rho * delay.jitter_state + noise
+            extra_us = max(0.0, delay.jitter_scale_us * delay.jitter_state)
+        arrival_us += int(extra_us)
+    if arrival_us < delay.last_arrival_us:
+        arrival_us = delay.last_arrival_us
+    delay.last_arrival_us = arrival_us
+    return arrival_us

@@ -1,0 +1,144 @@
+"""The camera and its encoder: frame sizes that follow a target rate with a lag, noise and key frames.
+
+Wording and lag follow RFC 8593 section 5 (the statistical model); unlike it, the deviation of frame
+sizes is log-normal and correlated from frame to frame, and a key frame's excess is paid back by
+smaller frames after it, as real-time rate control does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bwe_env.quality import resolution_pixels
+from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.sim.rng import STREAM_FRAME_SIZE, STREAM_SCENE_CHANGE, normal, uniform
+
+#: Share of a frame's nominal size by which each frame repays earlier excess, at most. Halving the
+#: frames after a key frame keeps the picture and repays a fourfold key frame in 6 frames (ours).
+MAX_REPAYMENT = 0.5
+
+#: Smallest frame: a few headers and skipped macroblocks (ours).
+MIN_FRAME_BYTES = 50
+
+#: The least cwnd_reduce_ratio that makes the encoder drop frames (video_stream_encoder.cc).
+MIN_REDUCE_RATIO = 0.01
+
+_US_TO_S = 1e-6
+
+ENCODER = record(
+    [
+        ("frame_interval_us", "f8"),
+        ("min_rate_bps", "f8"),
+        ("app_max_rate_bps", "f8"),  # 0 for none
+        ("lag_us", "f8"),
+        ("size_sd", "f8"),
+        ("size_correlation", "f8"),
+        ("key_frame_ratio", "f8"),
+        ("scene_change_chance", "f8"),  # per frame
+        ("rate_bps", "f8"),  # the target after the lag; media bits, no headers
+        ("size_noise", "f8"),  # AR(1), unit variance
+        ("debt_bits", "f8"),  # coded above nominal and not yet repaid
+        ("updated_us", "i8"),
+        ("next_frame", "i8"),  # number of the next frame to be coded
+        ("captured", "i8"),  # frames captured, dropped ones included
+        ("drop_counter", "i8"),  # frames since the congestion window began to drop them
+        ("key_frames", "i8"),
+        ("is_key_requested", "i1"),
+        ("enabled", "i1"),
+    ]
+)
+
+FRAME = record(
+    [
+        ("number", "i8"),
+        ("capture_us", "i8"),
+        ("size_bytes", "i4"),  # media, without headers
+        ("pixels", "i4"),
+        ("num_packets", "i4"),
+        ("num_received", "i4"),  # distinct packets at the receiver, retransmissions included
+        ("is_key", "i1"),
+    ]
+)
+
+
+@kernel
+def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
+    """Ready to code a key frame at the start rate."""
+    encoder.rate_bps = start_rate_bps
+    encoder.size_noise = 0.0
+    encoder.debt_bits = 0.0
+    encoder.updated_us = 0
+    encoder.next_frame = 0
+    encoder.captured = 0
+    encoder.drop_counter = 0
+    encoder.key_frames = 0
+    encoder.is_key_requested = 1
+
+
+@kernel
+def encoder_drops_frame(encoder: Record, cwnd_reduce_ratio: float) -> bool:
+    """Whether congestion-window pushback takes this frame: every n-th, n = 1 / ratio, at least 2.
+
+    libwebrtc video/video_stream_encoder.cc (cwnd_frame_drop_interval).
+    """
+    if cwnd_reduce_ratio <= MIN_REDUCE_RATIO:
+        encoder.drop_counter = 0
+        return False
+    interval = max(2, int(1.0 / cwnd_reduce_ratio))
+    counter = encoder.drop_counter
+    encoder.drop_counter = counter + 1
+    return bool(counter % interval == 0)
+
+
+@kernel
+def encoder_make_frame(
+    encoder: Record, frame: Record, media_rate_bps: float, now_us: int, key: np.uint64
+) -> int:
+    """Code one frame into `frame` and return its size in bytes, headers not included.
+
+    Args:
+        media_rate_bps: what the controller leaves for media bits at this moment; the frame follows
+            it through the encoder's lag.
+    """
+    target_bps = max(encoder.min_rate_bps, media_rate_bps)
+    if encoder.app_max_rate_bps > 0.0:
+        target_bps = min(target_bps, encoder.app_max_rate_bps)
+    weight = 1.0
+    if encoder.lag_us > 0.0:
+        weight = 1.0 - math.exp(-(now_us - encoder.updated_us) / encoder.lag_us)
+    encoder.updated_us = now_us
+    if encoder.next_frame == 0:
+        weight = 1.0
+    encoder.rate_bps += weight * (target_bps - encoder.rate_bps)
+
+    nominal_bits = encoder.rate_bps * encoder.frame_interval_us * _US_TO_S
+    number = encoder.next_frame
+    is_key = encoder.is_key_requested == 1
+    if encoder.scene_change_chance > 0.0:
+        chance = uniform(key, STREAM_SCENE_CHANGE, encoder.captured)
+        is_key = is_key or chance < encoder.scene_change_chance
+    if is_key:
+        wanted_bits = nominal_bits * encoder.key_frame_ratio
+        encoder.key_frames += 1
+    else:
+        wanted_bits = nominal_bits - min(MAX_REPAYMENT * nominal_bits, encoder.debt_bits)
+    if encoder.size_sd > 0.0:
+        rho = encoder.size_correlation
+        noise = math.sqrt(1.0 - rho * rho) * normal(key, STREAM_FRAME_SIZE, encoder.captured)
+        encoder.size_noise = rho * encoder.size_noise + noise
+        deviation = encoder.size_sd * encoder.size_noise
+        wanted_bits *= math.exp(deviation - 0.5 * encoder.size_sd * encoder.size_sd)
+    size_bytes = max(MIN_FRAME_BYTES, int(wanted_bits * 0.125 + 0.5))
+    encoder.debt_bits = max(0.0, encoder.debt_bits + 8.0 * size_bytes - nominal_bits)
+
+    frame.number = number
+    frame.capture_us = now_us
+    frame.size_bytes = size_bytes
+    frame.pixels = resolution_pixels(encoder.rate_bps)
+    frame.num_received = 0
+    frame.is_key = 1 if is_key else 0
+    encoder.is_key_requested = 0
+    encoder.next_frame = number + 1
+    return size_bytes

@@ -1,0 +1,139 @@
+"""The bottleneck: a byte-limited droptail FIFO in front of a server whose rate follows a trace.
+
+Packets of all flows (and consent checks) share one ring of queue entries. One timer, the departure
+of the packet in service, drives the link, so that a queue discipline may decide at departure.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bwe_env.sim._jit import NEVER, Record, kernel, record
+from bwe_env.sim.capacity import CURSOR, cursor_reset, cursor_seek, serve_until_us
+from bwe_env.sim.packet import FATE_PENDING, FATE_QUEUE_DROP
+
+#: A queue given as time at the present capacity never shrinks below two full packets, so that an
+#: outage fills the buffer instead of abolishing it (ours).
+MIN_QUEUE_LIMIT_BYTES = 3_000
+
+#: `seq` of a queue entry that carries a consent check instead of a media packet.
+CONSENT_ENTRY = -1
+
+_US_TO_S = 1e-6
+
+LINK = record(
+    [
+        ("queue_limit_bytes", "i8"),  # 0: use queue_limit_s
+        ("queue_limit_s", "f8"),  # at the present capacity
+        ("service", CURSOR),  # the trace at the server's own time, ahead of now while busy
+        ("present", CURSOR),  # the trace at the present
+        ("accounted", CURSOR),  # the trace at the end of the last decision interval
+        ("served_until_us", "f8"),  # exact end of the last service begun
+        ("departure_us", "i8"),  # of the packet in service; NEVER while idle
+        ("queue_bytes", "i8"),  # waiting and in service
+        ("head", "i8"),  # entry in service; entries head..tail-1 are in the queue
+        ("tail", "i8"),
+        ("loss_before_queue", "i1"),
+    ]
+)
+
+#: Eight bytes: there are as many entries as a full queue has packets, in every call.
+QUEUE_ENTRY = record(
+    [
+        ("seq", "i4"),  # packet of the flow's ring, or CONSENT_ENTRY
+        ("flow", "i2"),  # number of the flow within its call
+        ("size_bytes", "i2"),
+    ]
+)
+
+
+@kernel
+def link_reset(link: Record, segments: np.ndarray, first: int, last: int, start_us: int) -> None:
+    """An empty queue at call time 0, `start_us` into the trace."""
+    cursor_reset(link.service, segments, first, last, start_us)
+    cursor_reset(link.present, segments, first, last, start_us)
+    cursor_reset(link.accounted, segments, first, last, start_us)
+    link.served_until_us = 0.0
+    link.departure_us = NEVER
+    link.queue_bytes = 0
+    link.head = 0
+    link.tail = 0
+
+
+@kernel
+def link_limit_bytes(link: Record, segments: np.ndarray, now_us: int) -> int:
+    """What the queue may hold at this moment, the packet in service included."""
+    if link.queue_limit_bytes > 0:
+        return int(link.queue_limit_bytes)
+    capacity_bps = cursor_seek(link.present, segments, float(now_us))
+    return max(MIN_QUEUE_LIMIT_BYTES, int(link.queue_limit_s * capacity_bps * 0.125))
+
+
+@kernel
+def link_serve_head(
+    link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int
+) -> None:
+    """Begin the service of the entry at the head: now, or at the exact end of the last service.
+
+    The last service ended a fraction of a microsecond before its packet's departure event.
+    """
+    entry = queue[link.head & (len(queue) - 1)]
+    start_us = float(now_us)
+    if math.ceil(link.served_until_us) == now_us:
+        start_us = link.served_until_us
+    link.served_until_us = serve_until_us(link.service, segments, start_us, 8.0 * entry.size_bytes)
+    # Rounded up: a packet that left a fraction early would exceed the capacity.
+    link.departure_us = math.ceil(link.served_until_us)
+
+
+@kernel
+def link_enqueue(
+    link: Record,
+    segments: np.ndarray,
+    queue: np.ndarray,
+    flow: int,
+    seq: int,
+    size_bytes: int,
+    now_us: int,
+) -> int:
+    """Offer a packet to the bottleneck.
+
+    Returns:
+        `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it.
+        The caller has made sure that the ring of entries has room (`link_is_full`).
+    """
+    if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
+        return FATE_QUEUE_DROP
+    entry = queue[link.tail & (len(queue) - 1)]
+    entry.seq = seq
+    entry.flow = flow
+    entry.size_bytes = size_bytes
+    link.tail += 1
+    link.queue_bytes += size_bytes
+    if link.departure_us == NEVER:
+        link_serve_head(link, segments, queue, now_us)
+    return FATE_PENDING
+
+
+@kernel
+def link_is_full(link: Record, queue: np.ndarray) -> bool:
+    """Whether the ring of entries (not the byte limit) has no free row."""
+    return bool(link.tail - link.head >= len(queue))
+
+
+@kernel
+def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> int:
+    """Let the packet in service leave and begin the next service.
+
+    Returns:
+        The ring index of the entry that left; its row stays readable until the next enqueue.
+    """
+    index = link.head & (len(queue) - 1)
+    link.queue_bytes -= queue[index].size_bytes
+    link.head += 1
+    link.departure_us = NEVER
+    if link.head < link.tail:
+        link_serve_head(link, segments, queue, now_us)
+    return int(index)

@@ -1,0 +1,97 @@
+"""What the sender learns from the reports that reach it within one decision interval.
+
+Only numbers a real sender has: what it sent, what a report says arrived and when, what a report
+says is missing. Delays are relative to the smallest seen, because the clocks of the two ends are
+not synchronised. From here come the observation's features, and nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bwe_env.sim._jit import NEVER, Record, kernel, record
+from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
+
+MONITOR = record(
+    [
+        ("reports", "i8"),  # in this interval, like all sums below
+        ("sent_bytes", "i8"),
+        ("acked_bytes", "i8"),
+        ("acked_packets", "i8"),
+        ("lost_packets", "i8"),
+        ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
+        ("delay_min_us", "i8"),
+        ("delay_max_us", "i8"),
+        ("delay_change_sum_us", "i8"),  # absolute change from packet to packet
+        ("nacked_packets", "i8"),
+        ("last_delay_us", "i8"),  # one-way delay of the newest packet acknowledged; lasting
+        ("base_delay_us", "i8"),  # smallest one-way delay of the call; lasting
+        ("rtt_us", "i8"),  # newest report: its arrival less the newest packet's send time; lasting
+        ("base_rtt_us", "i8"),  # smallest of the call; lasting
+        ("report_us", "i8"),  # arrival of the newest report, 0 for none; lasting
+        ("newest_arrival_us", "i8"),  # receive time of the newest packet reported; lasting
+        ("previous_arrival_us", "i8"),  # the same at the end of the last interval with a report
+    ]
+)
+
+
+@kernel
+def monitor_begin_interval(monitor: Record) -> None:
+    """Forget the sums of the interval that ended; keep what lasts."""
+    if monitor.reports > 0:
+        monitor.previous_arrival_us = monitor.newest_arrival_us
+    monitor.reports = 0
+    monitor.sent_bytes = 0
+    monitor.acked_bytes = 0
+    monitor.acked_packets = 0
+    monitor.lost_packets = 0
+    monitor.delay_sum_us = 0
+    monitor.delay_min_us = NEVER
+    monitor.delay_max_us = 0
+    monitor.delay_change_sum_us = 0
+    monitor.nacked_packets = 0
+
+
+@kernel
+def monitor_reset(monitor: Record) -> None:
+    """Nothing known."""
+    monitor.reports = 0
+    monitor.last_delay_us = -1
+    monitor.base_delay_us = NEVER
+    monitor.rtt_us = 0
+    monitor.base_rtt_us = NEVER
+    monitor.report_us = 0
+    monitor.newest_arrival_us = 0
+    monitor.previous_arrival_us = 0
+    monitor_begin_interval(monitor)
+
+
+@kernel
+def monitor_on_report(
+    monitor: Record, packets: np.ndarray, first_seq: int, last_seq: int, now_us: int
+) -> None:
+    """Add a report whose rows the send history has marked."""
+    mask = len(packets) - 1
+    newest_send_us = -1
+    for seq in range(first_seq, last_seq + 1):
+        packet = packets[seq & mask]
+        if packet.report_state == REPORT_RECEIVED_NOW:
+            delay_us = packet.arrival_us - packet.send_us
+            monitor.acked_bytes += packet.size_bytes
+            monitor.acked_packets += 1
+            monitor.delay_sum_us += delay_us
+            monitor.delay_min_us = min(monitor.delay_min_us, delay_us)
+            monitor.delay_max_us = max(monitor.delay_max_us, delay_us)
+            if monitor.last_delay_us >= 0:
+                monitor.delay_change_sum_us += abs(delay_us - monitor.last_delay_us)
+            monitor.last_delay_us = delay_us
+            monitor.newest_arrival_us = packet.arrival_us
+            newest_send_us = packet.send_us
+        elif packet.report_state == REPORT_LOST:
+            monitor.lost_packets += 1
+    monitor.reports += 1
+    monitor.report_us = now_us
+    monitor.base_delay_us = min(monitor.base_delay_us, monitor.delay_min_us)
+    if newest_send_us >= 0:
+        monitor.rtt_us = now_us - newest_send_us
+        monitor.base_rtt_us = min(monitor.base_rtt_us, monitor.rtt_us)

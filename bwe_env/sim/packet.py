@@ -1,0 +1,46 @@
+"""The packet row: what the sender, the link and the receiver know of one packet.
+
+A flow's packets live in a ring; packet `seq` (the transport-wide sequence number, unwrapped) sits
+in row `seq & (len(ring) - 1)`. The sender-side code (`bwe_env.gcc`, observations) may read only
+what a real sender knows: size, send time, probe cluster, and `arrival_us` of packets whose
+`report_state` says that a feedback report has told of them.
+"""
+
+from __future__ import annotations
+
+from bwe_env.sim._jit import record
+
+# What a packet carries (field `kind`).
+KIND_VIDEO = 0
+KIND_AUDIO = 1
+KIND_RTX = 2
+KIND_PADDING = 3
+N_KINDS = 4
+
+# What became of it (field `fate`): the ground truth of every loss.
+FATE_PENDING = 0  # waiting, in service, or propagating
+FATE_DELIVERED = 1
+FATE_QUEUE_DROP = 2  # the bottleneck's buffer was full
+FATE_RANDOM_LOSS = 3  # i.i.d. loss, or the bad state of the Gilbert-Elliott chain
+N_FATES = 4
+
+# What the sender has been told (field `report_state`).
+REPORT_NONE = 0
+REPORT_LOST = 1  # covered by a report, not received by then
+REPORT_RECEIVED_NOW = 2  # first reported as received by the report being processed
+REPORT_RECEIVED = 3  # reported as received by an earlier report
+
+PACKET = record(
+    [
+        ("send_us", "i8"),  # handed to the network
+        ("arrival_us", "i8"),  # at the receiver; NEVER until the bottleneck has sent it on
+        ("size_bytes", "i4"),  # on the wire, IP and UDP headers included
+        ("frame", "i4"),  # video frame number, -1 for none
+        ("repairs", "i2"),  # RTX: how many sequence numbers back the lost packet was; else 0
+        ("probe_cluster", "i2"),  # pacing probe cluster id, -1 for none
+        ("kind", "i1"),
+        ("fate", "i1"),
+        ("report_state", "i1"),
+        ("is_repaired", "i1"),  # lost, but a retransmission of it has arrived
+    ]
+)

@@ -1,0 +1,284 @@
+"""The receiving end of a flow, and the sender when a message reaches it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bwe_env.gcc.controller import gcc_on_feedback, gcc_on_loss_report, gcc_on_rtt
+from bwe_env.sim._jit import NEVER, Record, entry, kernel
+from bwe_env.sim.accounts import account_arrived
+from bwe_env.sim.decision import apply_decision, follow_gcc
+from bwe_env.sim.events import (
+    EVENT_CONSENT_ARRIVAL,
+    EVENT_DROP,
+    EVENT_MESSAGE_ARRIVAL,
+    EVENT_PACKET_ARRIVAL,
+    EVENT_REPAIR,
+    EVENT_REPORT,
+    EVENT_RTCP,
+)
+from bwe_env.sim.monitor import monitor_on_report
+from bwe_env.sim.packet import (
+    FATE_DELIVERED,
+    FATE_PENDING,
+    KIND_RTX,
+    KIND_VIDEO,
+)
+from bwe_env.sim.receiver import (
+    receiver_is_blocked,
+    receiver_on_video,
+    receiver_wants_key,
+)
+from bwe_env.sim.repair import POLL_INTERVAL_US, repair_add_gap, repair_forget, repair_take_due
+from bwe_env.sim.reverse_path import (
+    MESSAGE_CONSENT,
+    MESSAGE_DECISION,
+    MESSAGE_KEY_REQUEST,
+    MESSAGE_NACK,
+    MESSAGE_REPORT,
+    MESSAGE_RTCP,
+    mailbox_next_us,
+    message_send,
+)
+from bwe_env.sim.sender import schedule_pacer, sender_on_nack
+from bwe_env.sim.send_history import first_reportable_seq, send_history_report
+
+# The receiver's report interval, FACTS section 12 (remote_bitrate_estimator/
+# transport_sequence_number_feedback_generator.cc): 5 % of the estimate goes to reports of 68 bytes.
+FIRST_REPORT_US = 100_000
+MIN_REPORT_INTERVAL_US = 50_000
+MAX_REPORT_INTERVAL_US = 250_000
+_REPORT_BITS = 68 * 8
+_REPORT_SHARE = 0.05
+
+
+@kernel
+def _send(
+    call: Record, flow: Record, messages: np.ndarray, kind: int, a: int, b: int, now_us: int
+) -> None:
+    message_send(flow.mailbox, messages, call.reverse, call.key, kind, a, b, now_us)
+    flow.timers_us[EVENT_MESSAGE_ARRIVAL] = mailbox_next_us(flow.mailbox, messages)
+
+
+@kernel
+def _ask_for_gap(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    messages: np.ndarray,
+    first_seq: int,
+    last_seq: int,
+    now_us: int,
+) -> None:
+    """NACK what is missing in a gap at once; a key frame instead when there is too much."""
+    receiver = flow.receiver
+    added = repair_add_gap(flow.repair, packets, first_seq, last_seq, receiver.rtt_us, now_us)
+    if added < 0:
+        receiver.needs_key = 1
+        receiver.key_requests += 1
+        receiver.last_request_us = now_us
+        _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)
+    elif added > 0:
+        _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
+
+
+@kernel
+def on_packet_arrival(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    frames: np.ndarray,
+    messages: np.ndarray,
+    now_us: int,
+) -> None:
+    """The next packet of this flow is at the receiver; set the timer for the one after it."""
+    mask = len(packets) - 1
+    seq = flow.next_arrival_seq
+    packet = packets[seq & mask]
+    packet.fate = FATE_DELIVERED
+    account_arrived(flow.totals, flow.interval, packet)
+    receiver = flow.receiver
+    receiver.newest_seq = seq
+    if packet.kind == KIND_VIDEO:
+        previous = receiver.newest_video_seq
+        receiver.newest_video_seq = seq
+        receiver_on_video(receiver, frames, packet.frame, now_us)
+        if seq - previous > 1:
+            _ask_for_gap(call, flow, packets, messages, previous + 1, seq - 1, now_us)
+    elif packet.kind == KIND_RTX:
+        original = packets[(seq - packet.repairs) & mask]
+        if original.is_repaired == 0:
+            original.is_repaired = 1
+            receiver_on_video(receiver, frames, packet.frame, now_us)
+    if flow.timers_us[EVENT_REPAIR] == NEVER and (
+        flow.repair.num_missing > 0 or receiver_is_blocked(receiver)
+    ):
+        flow.timers_us[EVENT_REPAIR] = now_us + POLL_INTERVAL_US
+
+    schedule_next_arrival(flow, packets, seq + 1)
+
+
+@kernel
+def schedule_next_arrival(flow: Record, packets: np.ndarray, from_seq: int) -> None:
+    """Time the arrival of the first packet from `from_seq` on that is neither lost nor queued."""
+    mask = len(packets) - 1
+    seq = from_seq
+    flow.timers_us[EVENT_PACKET_ARRIVAL] = NEVER
+    while seq < flow.history.next_seq:
+        packet = packets[seq & mask]
+        if packet.fate == FATE_PENDING:
+            if packet.arrival_us != NEVER:
+                flow.timers_us[EVENT_PACKET_ARRIVAL] = packet.arrival_us
+            break
+        seq += 1
+    flow.next_arrival_seq = seq
+
+
+@kernel
+def on_report_timer(call: Record, flow: Record, messages: np.ndarray, now_us: int) -> None:
+    """Build transport feedback on what has arrived since the last one, if anything has.
+
+    The adaptive interval follows the receiver's own uplink estimate in libwebrtc; a call is taken
+    as symmetric here, so the sender's target stands in for it.
+    """
+    receiver = flow.receiver
+    if receiver.newest_seq >= receiver.report_seq:
+        _send(
+            call, flow, messages, MESSAGE_REPORT, receiver.report_seq, receiver.newest_seq, now_us
+        )
+        receiver.report_seq = receiver.newest_seq + 1
+    interval_us = flow.feedback_interval_us
+    if interval_us == 0:
+        wanted_us = int(1e6 * _REPORT_BITS / (_REPORT_SHARE * flow.target_rate_bps))
+        interval_us = min(MAX_REPORT_INTERVAL_US, max(MIN_REPORT_INTERVAL_US, wanted_us))
+    flow.timers_us[EVENT_REPORT] = now_us + interval_us
+
+
+@kernel
+def on_rtcp_timer(
+    call: Record, flow: Record, messages: np.ndarray, now_us: int
+) -> None:
+    """Send a receiver report: packets lost and received since the last one."""
+    newest = flow.receiver.newest_seq
+    expected = newest - flow.rtcp_newest_seq
+    received = flow.totals.fate_packets[FATE_DELIVERED] - flow.rtcp_received_base
+    if expected > 0:
+        lost = max(0, expected - received)
+        _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us)
+        flow.rtcp_newest_seq = newest
+        flow.rtcp_received_base = flow.totals.fate_packets[FATE_DELIVERED]
+    flow.timers_us[EVENT_RTCP] = now_us + flow.rtcp_interval_us
+
+
+@kernel
+def on_repair_timer(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    messages: np.ndarray,
+    now_us: int,
+) -> None:
+    """Ask again for what is still missing, or for a key frame when the picture stands."""
+    receiver = flow.receiver
+    oldest_seq = flow.history.next_seq - len(packets)
+    repair_forget(flow.repair, packets, oldest_seq, receiver.next_frame)
+    for index in range(flow.repair.num_missing):
+        if repair_take_due(flow.repair, index, receiver.rtt_us, now_us):
+            seq = flow.repair.missing[index].seq
+            _send(call, flow, messages, MESSAGE_NACK, seq, seq, now_us)
+    is_blocked = receiver_is_blocked(receiver)
+    if is_blocked and receiver_wants_key(receiver, now_us):
+        _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)
+    if is_blocked or flow.repair.num_missing > 0:
+        flow.timers_us[EVENT_REPAIR] = now_us + POLL_INTERVAL_US
+    else:
+        flow.timers_us[EVENT_REPAIR] = NEVER
+
+
+@kernel
+def on_consent_arrival(call: Record, flow: Record, messages: np.ndarray, now_us: int) -> None:
+    """A consent check is at the receiver, which answers at once."""
+    flow.timers_us[EVENT_CONSENT_ARRIVAL] = NEVER
+    _send(call, flow, messages, MESSAGE_CONSENT, 0, 0, now_us)
+
+
+@entry
+def send_decision(
+    call: Record, flow: Record, messages: np.ndarray, target_rate_bps: int, now_us: int
+) -> None:
+    """A receiver-side estimator's decision sets out on the reverse path."""
+    _send(call, flow, messages, MESSAGE_DECISION, target_rate_bps, 0, now_us)
+
+
+@kernel
+def _on_report(
+    flow: Record, packets: np.ndarray, first_seq: int, last_seq: int, built_us: int, now_us: int
+) -> None:
+    history = flow.history
+    first_seq = first_reportable_seq(history, packets, first_seq)
+    if first_seq > last_seq:
+        return
+    send_history_report(history, packets, first_seq, last_seq, built_us)
+    flow.report_first_seq = first_seq
+    flow.report_last_seq = last_seq
+    flow.report_built_us = built_us
+    monitor_on_report(flow.monitor, packets, first_seq, last_seq, now_us)
+    gcc_on_feedback(
+        flow.gcc,
+        flow.gcc_parameters,
+        packets,
+        first_seq,
+        last_seq,
+        history.in_flight_bytes,
+        now_us,
+    )
+    follow_gcc(flow, now_us)
+
+
+@kernel
+def _on_rtcp(
+    flow: Record, packets: np.ndarray, lost: int, received: int, built_us: int, now_us: int
+) -> None:
+    """The RTT is the forward delay of the newest packet the report knew and the report's own."""
+    newest = packets[flow.rtcp_newest_seq & (len(packets) - 1)]
+    rtt_us = now_us - built_us
+    if newest.arrival_us != NEVER:
+        rtt_us += newest.arrival_us - newest.send_us
+    flow.rtt_us = rtt_us
+    flow.receiver.rtt_us = rtt_us
+    gcc_on_rtt(flow.gcc, flow.gcc_parameters, rtt_us, now_us)
+    gcc_on_loss_report(flow.gcc, flow.gcc_parameters, lost, received, now_us)
+    follow_gcc(flow, now_us)
+
+
+@kernel
+def on_message_arrival(
+    flow: Record, packets: np.ndarray, messages: np.ndarray, now_us: int
+) -> int:
+    """The head of the reverse path reaches the sender.
+
+    Returns:
+        The message's kind, so that the caller can pause for an external estimator.
+    """
+    mailbox = flow.mailbox
+    message = messages[mailbox.head & (len(messages) - 1)]
+    mailbox.head += 1
+    flow.timers_us[EVENT_MESSAGE_ARRIVAL] = mailbox_next_us(mailbox, messages)
+    kind = message.kind
+    if kind == MESSAGE_REPORT:
+        _on_report(flow, packets, message.a, message.b, message.built_us, now_us)
+        schedule_pacer(flow, now_us)
+    elif kind == MESSAGE_RTCP:
+        _on_rtcp(flow, packets, message.a, message.b, message.built_us, now_us)
+        schedule_pacer(flow, now_us)
+    elif kind == MESSAGE_NACK:
+        sender_on_nack(flow, packets, message.a, message.b, message.built_us, now_us)
+    elif kind == MESSAGE_KEY_REQUEST:
+        flow.encoder.is_key_requested = 1
+    elif kind == MESSAGE_CONSENT:
+        flow.last_consent_us = now_us
+        flow.timers_us[EVENT_DROP] = now_us + flow.drop_timeout_us
+    elif kind == MESSAGE_DECISION:
+        apply_decision(flow, message.a, 0, 0, 0)
+        schedule_pacer(flow, now_us)
+    return int(kind)

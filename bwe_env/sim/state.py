@@ -1,0 +1,493 @@
+"""Everything a batch of calls is: record arrays, rings, traces; made once, reset in place."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bwe_env.config import MTU_BYTES, CallConfig, PathConfig
+from bwe_env.errors import ConfigError, RingOverflowError
+from bwe_env.gcc.controller import gcc_on_network_availability, gcc_reset
+from bwe_env.gcc.parameters import GccParameters, fill_gcc_parameters
+from bwe_env.network import Network
+from bwe_env.observation import NUM_FEATURES, ObservationConfig, observer_reset
+from bwe_env.reward import RewardConfig
+from bwe_env.sim._jit import NEVER, Record, entry, kernel
+from bwe_env.sim.accounts import accounts_reset
+from bwe_env.sim.batch import step_calls
+from bwe_env.sim.call import (
+    CALL,
+    NETWORK,
+    STATUS_ACTIVE,
+    STATUS_DROPPED,
+    STATUS_MESSAGE_RING_FULL,
+    STATUS_PACKET_RING_FULL,
+    STATUS_QUEUE_RING_FULL,
+)
+from bwe_env.sim.capacity import SEGMENT, cursor_seek
+from bwe_env.sim.decision import apply_decision, follow_gcc
+from bwe_env.sim.delay import JITTER_NONE, JITTER_NORMAL, JITTER_UNIFORM
+from bwe_env.sim.encoder import FRAME, encoder_reset
+from bwe_env.sim.events import (
+    EVENT_AUDIO,
+    EVENT_CONSENT,
+    EVENT_DROP,
+    EVENT_FRAME,
+    EVENT_PROCESS,
+    EVENT_REPORT,
+    EVENT_RTCP,
+    N_EVENTS,
+)
+from bwe_env.sim.flow import CONTROLLER_GCC, FLOW, SIDE_SENDER
+from bwe_env.sim.link import QUEUE_ENTRY, link_reset
+from bwe_env.sim.monitor import monitor_reset
+from bwe_env.sim.pacer import pacer_reset
+from bwe_env.sim.packet import FATE_DELIVERED, PACKET
+from bwe_env.sim.path import path_reset
+from bwe_env.sim.receive import FIRST_REPORT_US
+from bwe_env.sim.receiver import DEFAULT_RTT_US, receiver_reset
+from bwe_env.sim.repair import MAX_MISSING, repair_reset
+from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
+from bwe_env.sim.send_history import send_history_reset
+from bwe_env.sim.step import STEP, observe_flow, step_reset, window_reset
+from bwe_env.trace.bank import build_bank
+from bwe_env.units import s_to_us
+
+#: Frames the receiver can wait for, as time at the camera's rate; libwebrtc's buffer holds 800.
+FRAME_RING_S = 8.0
+#: Fewest packets of an idle-looking call: 30 small frames and 50 audio packets a second.
+_SMALL_PACKETS_PER_S = 80
+#: Smallest average packet of a full queue: frames just above one MTU split in two.
+_MEAN_PACKET_BYTES = MTU_BYTES // 2
+
+_JITTER_IDS = {"none": JITTER_NONE, "uniform": JITTER_UNIFORM, "normal": JITTER_NORMAL}
+
+_RING_ERRORS = {
+    STATUS_PACKET_RING_FULL: ("packet", "packets"),
+    STATUS_QUEUE_RING_FULL: ("queue", "queues"),
+    STATUS_MESSAGE_RING_FULL: ("message", "messages"),
+}
+
+
+def _power_of_two(at_least: float) -> int:
+    return 1 << max(4, int(np.ceil(np.log2(max(1.0, at_least)))))
+
+
+def _fill_path(row: Any, path: PathConfig) -> None:
+    row["delay"]["propagation_us"] = s_to_us(path.propagation_delay_s)
+    row["delay"]["jitter_scale_us"] = s_to_us(path.jitter.scale_s)
+    row["delay"]["jitter_correlation"] = path.jitter.correlation
+    row["delay"]["jitter_distribution"] = _JITTER_IDS[path.jitter.distribution]
+    for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
+        row["loss"][name] = getattr(path.loss, name)
+
+
+def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The tables a reset reads: one NETWORK row per network, and all trace segments.
+
+    Returns:
+        ``(NETWORK[n], SEGMENT[total])``.
+    """
+    if len(networks) == 0:
+        raise ConfigError("networks is empty; give at least one Network.")
+    bank = build_bank([network.trace for network in networks])
+    segments = np.zeros(len(bank.start_us), dtype=SEGMENT)
+    segments["start_us"] = bank.start_us
+    segments["duration_us"] = bank.duration_us
+    segments["capacity_bps"] = bank.capacity_bps
+    rows = np.zeros(len(networks), dtype=NETWORK)
+    rows["first_segment"] = bank.offset[:-1]
+    rows["last_segment"] = bank.offset[1:] - 1
+    for row, network in zip(rows, networks, strict=True):
+        row["start_us"] = s_to_us(network.start_s)
+        row["queue_limit_bytes"] = network.link.queue_limit_bytes
+        row["queue_limit_s"] = network.link.queue_limit_s
+        row["loss_before_queue"] = network.link.loss_before_queue
+        _fill_path(row["forward"], network.forward)
+        _fill_path(row["reverse"], network.reverse)
+    return rows, segments
+
+
+@dataclass(frozen=True)
+class RingLengths:
+    """Rows per ring, powers of two; see `ring_lengths` for the reckoning."""
+
+    packets: int
+    queue: int
+    frames: int
+    messages: int
+
+
+def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
+    """Ring sizes that no call on these networks can outgrow.
+
+    A packet's row is needed until the packet has arrived or been lost. What waits longer than the
+    drop timeout ends the call, so the rows in use are at most: a full queue of packets of half an
+    MTU, what a quiet sender emits in that time, and what propagates at full rate.
+    """
+    patience_s = call.drop_timeout_s + 2 * call.consent_interval_s
+    rate_bytes_per_s = 2.0 * call.max_rate_bps / 8
+    full_rate_packets_per_s = rate_bytes_per_s / MTU_BYTES + _SMALL_PACKETS_PER_S
+    queue_bytes = 0.0
+    forward_s = 0.0
+    reverse_s = 0.0
+    for network in networks:
+        limit = network.link.queue_limit_bytes or network.link.queue_limit_s * rate_bytes_per_s
+        queue_bytes = max(queue_bytes, min(limit, patience_s * rate_bytes_per_s))
+        forward = network.forward
+        reverse = network.reverse
+        forward_s = max(forward_s, forward.propagation_delay_s + 5.0 * forward.jitter.scale_s)
+        reverse_s = max(reverse_s, reverse.propagation_delay_s + 5.0 * reverse.jitter.scale_s)
+    queued = queue_bytes / _MEAN_PACKET_BYTES + patience_s * _SMALL_PACKETS_PER_S
+    queue = _power_of_two(queued)
+    return RingLengths(
+        packets=_power_of_two(queued + forward_s * full_rate_packets_per_s),
+        queue=queue,
+        frames=_power_of_two(FRAME_RING_S * call.video.frame_rate_hz),
+        messages=_power_of_two(MAX_MISSING // 2 + reverse_s * full_rate_packets_per_s),
+    )
+
+
+def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
+    flow["min_rate_bps"] = call.min_rate_bps
+    flow["start_rate_bps"] = call.start_rate_bps
+    flow["max_rate_bps"] = call.max_rate_bps
+    flow["pacing_factor"] = call.packets.pacing_factor
+    flow["scale"] = 1.0
+    flow["overhead_bytes"] = call.packets.overhead_bytes
+    flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
+    flow["mtu_bytes"] = MTU_BYTES
+    audio = call.audio
+    flow["audio_payload_bytes"] = round(audio.rate_bps * audio.packet_interval_s / 8)
+    flow["audio_interval_us"] = s_to_us(audio.packet_interval_s) if audio.enabled else 0
+    flow["feedback_interval_us"] = s_to_us(call.feedback.interval_s)
+    flow["rtcp_interval_us"] = s_to_us(call.feedback.rtcp_interval_s)
+    flow["consent_interval_us"] = s_to_us(call.consent_interval_s)
+    flow["drop_timeout_us"] = s_to_us(call.drop_timeout_s)
+    flow["controller"] = CONTROLLER_GCC
+    flow["estimator_side"] = SIDE_SENDER
+    video = call.video
+    encoder = flow["encoder"]
+    encoder["frame_interval_us"] = 1e6 / video.frame_rate_hz
+    encoder["min_rate_bps"] = video.min_rate_bps
+    encoder["app_max_rate_bps"] = video.app_max_rate_bps
+    encoder["lag_us"] = video.encoder_lag_s * 1e6
+    encoder["size_sd"] = video.frame_size_sd
+    encoder["size_correlation"] = video.frame_size_correlation
+    encoder["key_frame_ratio"] = video.key_frame_ratio
+    encoder["enabled"] = video.enabled
+    if video.scene_change_interval_s > 0.0:
+        encoder["scene_change_chance"] = 1.0 / (video.scene_change_interval_s * video.frame_rate_hz)
+    pacer = flow["pacer"]
+    pacer["burst_interval_us"] = s_to_us(call.packets.burst_interval_s)
+    pacer["queue_time_limit_us"] = s_to_us(call.packets.queue_time_limit_s)
+    fill_gcc_parameters(flow["gcc_parameters"], gcc)
+
+
+@kernel
+def _copy_path(target: Record, source: Record) -> None:
+    target.delay.propagation_us = source.delay.propagation_us
+    target.delay.jitter_scale_us = source.delay.jitter_scale_us
+    target.delay.jitter_correlation = source.delay.jitter_correlation
+    target.delay.jitter_distribution = source.delay.jitter_distribution
+    target.loss.good_loss = source.loss.good_loss
+    target.loss.bad_loss = source.loss.bad_loss
+    target.loss.good_to_bad = source.loss.good_to_bad
+    target.loss.bad_to_good = source.loss.bad_to_good
+    path_reset(target)
+
+
+@kernel
+def _start_timers(flow: Record) -> None:
+    for event in range(N_EVENTS):
+        flow.timers_us[event] = NEVER
+    flow.timers_us[EVENT_DROP] = flow.drop_timeout_us
+    flow.timers_us[EVENT_REPORT] = FIRST_REPORT_US
+    if flow.feedback_interval_us > 0:
+        flow.timers_us[EVENT_REPORT] = flow.feedback_interval_us
+    flow.timers_us[EVENT_RTCP] = flow.rtcp_interval_us
+    flow.timers_us[EVENT_PROCESS] = 0
+    flow.timers_us[EVENT_CONSENT] = 0
+    if flow.encoder.enabled == 1:
+        flow.timers_us[EVENT_FRAME] = 0
+    if flow.audio_interval_us > 0:
+        flow.timers_us[EVENT_AUDIO] = 0
+
+
+@kernel
+def flow_reset(flow: Record, key: np.uint64) -> None:
+    """A flow at t = 0: transport ready, the start rate, GCC asking for its first probes."""
+    flow.key = key
+    flow.next_arrival_seq = 0
+    flow.rtcp_received_base = 0
+    flow.rtcp_newest_seq = -1
+    flow.rtt_us = DEFAULT_RTT_US
+    flow.rtx_rate_bps = 0.0
+    flow.rtx_bytes = 0
+    send_history_reset(flow.history)
+    encoder_reset(flow.encoder, float(flow.start_rate_bps))
+    pacer_reset(flow.pacer)
+    monitor_reset(flow.monitor)
+    observer_reset(flow.observer)
+    mailbox_reset(flow.mailbox)
+    receiver_reset(flow.receiver, flow.encoder.frame_interval_us)
+    repair_reset(flow.repair)
+    accounts_reset(flow.totals, flow.interval)
+    window_reset(flow.window, float(flow.start_rate_bps))
+    gcc_reset(
+        flow.gcc,
+        flow.gcc_parameters,
+        flow.min_rate_bps,
+        flow.start_rate_bps,
+        flow.max_rate_bps,
+        0,
+    )
+    gcc_on_network_availability(flow.gcc, flow.gcc_parameters, True, 0)
+    apply_decision(flow, flow.start_rate_bps, 0, 0, 0)
+    follow_gcc(flow, 0)
+    _start_timers(flow)
+
+
+@entry
+def call_reset(
+    calls: np.ndarray,
+    flows: np.ndarray,
+    packets: np.ndarray,
+    frames: np.ndarray,
+    networks: np.ndarray,
+    segments: np.ndarray,
+    steps: np.ndarray,
+    history: np.ndarray,
+    env: int,
+    network: int,
+    key: np.uint64,
+    offset_us: int,
+) -> None:
+    """Begin call `env` on row `network` of the network table.
+
+    Args:
+        key: seeds every random stream of the call.
+        offset_us: added to where in the trace the network says that a call begins.
+    """
+    call = calls[env]
+    row = networks[network]
+    call.now_us = 0
+    call.key = key
+    call.network = network
+    call.status = STATUS_ACTIVE
+    call.dropped_us = 0
+    call.link.queue_limit_bytes = row.queue_limit_bytes
+    call.link.queue_limit_s = row.queue_limit_s
+    call.link.loss_before_queue = row.loss_before_queue
+    _copy_path(call.forward, row.forward)
+    _copy_path(call.reverse, row.reverse)
+    start_us = row.start_us + offset_us
+    link_reset(call.link, segments, row.first_segment, row.last_segment, start_us)
+    for index in range(call.first_flow, call.first_flow + call.num_flows):
+        # A fresh ring holds nothing pending: what a row says before it is written is not read.
+        flow_packets = packets[index]
+        for position in range(len(flow_packets)):
+            flow_packets[position].fate = FATE_DELIVERED
+        flow_frames = frames[index]
+        for position in range(len(flow_frames)):
+            flow_frames[position].number = -1
+        flow_reset(flows[index], key)
+    flow = flows[call.first_flow]
+    step_reset(call, flow, steps[env])
+    observe_flow(flow, history[env], 1, 0)
+
+
+@entry
+def present_capacity(calls: np.ndarray, segments: np.ndarray, capacity_bps: np.ndarray) -> None:
+    """Fill the capacity of every call's bottleneck at its present time, in bps."""
+    for env in range(len(calls)):
+        call = calls[env]
+        capacity_bps[env] = cursor_seek(call.link.present, segments, float(call.now_us))
+
+
+@dataclass
+class World:
+    """A batch of calls and what they share. Everything but `networks` and `segments` is state."""
+
+    calls: NDArray[Any]  # CALL[num_envs]
+    flows: NDArray[Any]  # FLOW[num_envs], one flow per call
+    packets: NDArray[Any]  # PACKET[num_envs, ring]
+    frames: NDArray[Any]  # FRAME[num_envs, ring]
+    messages: NDArray[Any]  # MESSAGE[num_envs, ring]
+    queues: NDArray[Any]  # QUEUE_ENTRY[num_envs, ring]
+    steps: NDArray[Any]  # STEP[num_envs]
+    history: NDArray[np.float32]  # [num_envs, history, NUM_FEATURES], the newest row last
+    networks: NDArray[Any]  # NETWORK[n]
+    segments: NDArray[Any]  # SEGMENT[total]
+    weights: NDArray[Any]  # REWARD_WEIGHTS[1]
+
+    @classmethod
+    def make(
+        cls,
+        num_envs: int,
+        networks: Sequence[Network],
+        call: CallConfig,
+        *,
+        gcc: GccParameters,
+        reward: RewardConfig,
+        observation: ObservationConfig,
+    ) -> World:
+        """Allocate `num_envs` calls that can run on any of `networks`; reset each before use."""
+        rings = ring_lengths(call, networks)
+        rows, segments = build_networks(networks)
+        flows = np.zeros(num_envs, dtype=FLOW)
+        _configure_flow(flows, call, gcc)
+        calls = np.zeros(num_envs, dtype=CALL)
+        calls["first_flow"] = np.arange(num_envs)
+        calls["num_flows"] = 1
+        return cls(
+            calls=calls,
+            flows=flows,
+            packets=np.zeros((num_envs, rings.packets), dtype=PACKET),
+            frames=np.zeros((num_envs, rings.frames), dtype=FRAME),
+            messages=np.zeros((num_envs, rings.messages), dtype=MESSAGE),
+            queues=np.zeros((num_envs, rings.queue), dtype=QUEUE_ENTRY),
+            steps=np.zeros(num_envs, dtype=STEP),
+            history=np.zeros((num_envs, observation.history, NUM_FEATURES), dtype=np.float32),
+            networks=rows,
+            segments=segments,
+            weights=reward.to_record(),
+        )
+
+    @property
+    def num_envs(self) -> int:
+        """Calls in this batch."""
+        return len(self.calls)
+
+    @property
+    def bytes_per_env(self) -> int:
+        """Memory that one more call takes, traces not counted."""
+        arrays = (
+            self.calls,
+            self.flows,
+            self.packets,
+            self.frames,
+            self.messages,
+            self.queues,
+            self.steps,
+            self.history,
+        )
+        return sum(array.nbytes for array in arrays) // self.num_envs
+
+    def reset(self, env: int, network: int, key: int, offset_us: int = 0) -> None:
+        """Begin a call; see `call_reset`."""
+        call_reset(
+            self.calls,
+            self.flows,
+            self.packets,
+            self.frames,
+            self.networks,
+            self.segments,
+            self.steps,
+            self.history,
+            env,
+            network,
+            np.uint64(key),
+            offset_us,
+        )
+
+    def step(
+        self,
+        mode: int,
+        values: NDArray[np.float64],
+        active: NDArray[np.bool_],
+        *,
+        interval_us: int,
+        duration_us: int,
+        threads: ThreadPoolExecutor | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        """Run the active calls for one interval; see `bwe_env.sim.batch.step_calls`.
+
+        Args:
+            threads: runs all parts of the batch but the last, which the caller's thread runs.
+            num_threads: parts; results do not depend on it, as calls share nothing.
+        """
+        arguments = (
+            self.calls,
+            self.flows,
+            self.packets,
+            self.frames,
+            self.messages,
+            self.queues,
+            self.segments,
+            self.steps,
+            self.history,
+            self.weights,
+            mode,
+            values,
+            interval_us,
+            duration_us,
+            active,
+        )
+        if threads is None or num_threads == 1:
+            step_calls(*arguments, 0, self.num_envs)
+        else:
+            bounds = [self.num_envs * part // num_threads for part in range(num_threads + 1)]
+            parts = list(itertools.pairwise(bounds))
+            futures = [threads.submit(step_calls, *arguments, *part) for part in parts[:-1]]
+            step_calls(*arguments, *parts[-1])
+            for future in futures:
+                future.result()
+        if self.calls["status"].max() > STATUS_DROPPED:
+            self.raise_ring_errors()
+
+    def present_capacity_bps(self) -> NDArray[np.float64]:
+        """Capacity of each call's bottleneck at this moment, shape (num_envs,)."""
+        capacity_bps = np.empty(self.num_envs)
+        present_capacity(self.calls, self.segments, capacity_bps)
+        return capacity_bps
+
+    def raise_ring_errors(self) -> None:
+        """Turn a full ring into its named error.
+
+        Raises:
+            RingOverflowError: a call needed more rows than `ring_lengths` reckoned.
+        """
+        for status, (kind, attribute) in _RING_ERRORS.items():
+            failed = np.flatnonzero(self.calls["status"] == status)
+            if len(failed):
+                length = getattr(self, attribute).shape[1]
+                raise RingOverflowError(
+                    f"the {kind} ring of call {int(failed[0])} ({length} rows) is full at "
+                    f"t = {self.calls['now_us'][failed[0]] / 1e6:.3f} s. It is sized from "
+                    "max_rate_bps, queue limits and delays; lower the queue limit or max_rate_bps, "
+                    "and please report the network that did it."
+                )
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copies of all state, to go back to with `restore`."""
+        return {f.name: getattr(self, f.name).copy() for f in fields(self)}
+
+    def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
+        """Go back to a snapshot of this world (or of one of the same shape)."""
+        for name, array in snapshot.items():
+            getattr(self, name)[...] = array
+
+    def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
+        # An unpickled array carries another, equal dtype object, which numba dispatches slowly.
+        dtypes = {
+            "calls": CALL,
+            "flows": FLOW,
+            "packets": PACKET,
+            "frames": FRAME,
+            "messages": MESSAGE,
+            "queues": QUEUE_ENTRY,
+            "steps": STEP,
+            "networks": NETWORK,
+            "segments": SEGMENT,
+        }
+        for name, array in copy.copy(state).items():
+            self.__dict__[name] = array.view(dtypes[name]) if name in dtypes else array

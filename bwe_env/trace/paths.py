@@ -1,0 +1,308 @@
+"""Delay, jitter, random loss and queue size that go with a kind of access network.
+
+Capacity traces say nothing of them, so each network draws them once from the distributions below:
+round-trip times and jitter of idle links (STATS section 5), Gilbert loss fitted to real sessions
+(STATS section 6; what STATS is, `recipes` says). Where it has nothing, the number is marked "ours",
+with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from bwe_env.config import JitterConfig, LinkConfig, LossConfig, PathConfig
+from bwe_env.errors import unknown_name
+from bwe_env.network import Network
+from bwe_env.trace.randomness import uniforms
+from bwe_env.trace.trace import Trace
+from bwe_env.units import BITS_PER_BYTE, ms_to_s
+
+#: RTT from an edge server near the access network on to the other party: log-normal with median
+#: 20 ms and p10-p90 of 8-49 ms, a call within a country or to its neighbour. Ours: STATS section 7
+#: says only "+ WAN part".
+WAN_RTT_LN_MEAN = math.log(20.0)
+WAN_RTT_LN_SD = 0.7
+#: Nothing is nearer or (a geostationary hop apart) farther. Ours.
+RTT_RANGE_MS = (5.0, 400.0)
+
+#: Satellite calls whose far end is reached over inter-satellite links. Ours: STATS section 5 has
+#: both kinds, but no share.
+ISL_SHARE = 0.25
+#: Their base RTT: 65-83 ms (Lagos, STATS section 7) to 113 ms (STATS section 5).
+ISL_RTT_MS = (65.0, 113.0)
+
+#: The RTT of two directions, each with normal jitter of sd 1 clipped at 0, has its 95th percentile
+#: 2.41 above the base, and its mean absolute difference of two probes is 0.885 (Monte Carlo, 4e6).
+RTT_P95_PER_SCALE = 2.41
+RTT_STEP_PER_SCALE = 0.885
+#: Jitter is independent from packet to packet. Pings 0.2 s apart cannot tell how it moves within a
+#: burst; the one call we have over known jitter (Chromium, independent U(0, 60) ms behind a FIFO)
+#: kept 0.90 of the capacity. At 0.95 per packet GCC would keep 0.1 to 0.3 of a 4G link, which no
+#: measurement supports and which would make it too easy to beat. Ours.
+JITTER_CORRELATION = 0.0
+
+#: Share of networks with random loss from the upper half of the measured sessions. STATS section 6:
+#: those losses hold the sender's own congestion drops, so a link model takes the lower half, and
+#: the upper one is for "bad link" scenarios; one in five is enough to learn them. Ours.
+LOSSY_SHARE = 0.2
+#: Percentiles of p that the two kinds are drawn between.
+USUAL_LOSS_PERCENT = (5.0, 50.0)
+LOSSY_PERCENT = (50.0, 90.0)
+
+#: A queue holds at least ten packets, and as much as its time at no more than twice the 6 Mbps of
+#: a call: buffers grow with the rate that a flow may use, not with that of a 5G cell. Ours.
+MIN_QUEUE_BYTES = 15_000
+QUEUE_REFERENCE_BPS = 12e6
+
+
+P_PERCENTS = (5.0, 25.0, 50.0, 75.0, 90.0, 95.0)
+R_PERCENTS = (5.0, 25.0, 50.0, 75.0, 95.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GilbertTable:
+    """Quantiles of a loss chain's transition probabilities per packet over real sessions."""
+
+    good_to_bad: tuple[float, ...]
+    """at `P_PERCENTS`"""
+    bad_to_good: tuple[float, ...]
+    """at `R_PERCENTS`"""
+    correlation: float
+    """of their logarithms"""
+
+
+# STATS section 6 (stats.json: p_good_to_bad_q, r_bad_to_good_q, corr_log10p_log10r).
+CELL_LOSS = GilbertTable(
+    good_to_bad=(3.23e-6, 1.65e-5, 7.47e-5, 5.21e-4, 3.32e-3, 5.14e-3),
+    bad_to_good=(0.4062, 0.4905, 0.5556, 0.6395, 1.0),
+    correlation=-0.11,
+)
+WIFI_LOSS = GilbertTable(
+    good_to_bad=(1.15e-5, 7.09e-5, 3.88e-4, 7.83e-3, 3.04e-2, 5.44e-2),
+    bad_to_good=(0.0715, 0.165, 0.3106, 0.4625, 0.756),
+    correlation=0.55,
+)
+WIRED_LOSS = GilbertTable(
+    good_to_bad=(3.96e-6, 1.78e-5, 1.06e-4, 2.04e-3, 1.9e-2, 2.73e-2),
+    bad_to_good=(0.0599, 0.0941, 0.1429, 0.2524, 0.5658),
+    correlation=0.52,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SatelliteLoss:
+    """Background loss with rare bursts, each of many packets."""
+
+    background: tuple[float, float] = (0.001, 0.01)
+    """log-uniform. STATS section 7 judges 0.3-1 %; widened downwards, since its sample of 3.3 % is
+    one recording and most links are better"""
+    burst_packets: tuple[float, float] = (10.0, 35.0)
+    """mean burst, STATS section 7"""
+    packets_between_bursts: float = 12_000.0
+    """a minute at 200 packets per second: one in four of the 15 s reconfigurations that STATS
+    section 7 names. Ours"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathRecipe:
+    """What to draw delay, jitter, loss and queue from."""
+
+    base_rtt_ln_mean: float
+    """of the base RTT in ms"""
+    base_rtt_ln_sd: float
+    has_wan: bool
+    """whether the RTT stands for the access alone, so that `WAN_RTT` comes on top"""
+    rtt_p95_ms: float
+    """95th percentile of the RTT above its base in a median session"""
+    rtt_p95_low_ms: float
+    """the same in a session at the 10th percentile of sessions"""
+    rtt_step_ms: float
+    """mean absolute difference of successive probes"""
+    loss: GilbertTable | SatelliteLoss
+    queue_s: tuple[float, float]
+    """log-uniform; time the queue holds at the mean capacity. Ours throughout"""
+
+    @property
+    def jitter_scale_ms(self) -> float:
+        """Per direction, of a median session: the geometric mean of what the tail and the steps
+        of the RTT ask for.
+        """
+        tail = self.rtt_p95_ms / RTT_P95_PER_SCALE
+        body = self.rtt_step_ms / RTT_STEP_PER_SCALE
+        return math.sqrt(tail * body)
+
+    @property
+    def jitter_ln_sd(self) -> float:
+        """Spread over sessions, from the lower half. The upper tail of STATS (83-176 ms) is
+        handovers and queues, which the capacity's own dips bring about already.
+        """
+        return math.log(self.rtt_p95_ms / self.rtt_p95_low_ms) / NormalDist().inv_cdf(0.9)
+
+
+PATH_RECIPES = {
+    # STATS section 7: no data, the literature has 70-150 ms. Jitter 1.5 times that of 4G; base
+    # stations known for buffers of seconds. Ours.
+    "3G": PathRecipe(
+        base_rtt_ln_mean=math.log(100.0),
+        base_rtt_ln_sd=0.25,
+        has_wan=False,
+        rtt_p95_ms=39.8,
+        rtt_p95_low_ms=25.2,
+        rtt_step_ms=12.1,
+        loss=CELL_LOSS,
+        queue_s=(0.3, 2.0),
+    ),
+    # STATS section 5, "4G/5G cellular drive (US)". Deep per-user queues, shallower than 3G. Ours.
+    "4G-LTE": PathRecipe(
+        base_rtt_ln_mean=4.106,
+        base_rtt_ln_sd=0.315,
+        has_wan=False,
+        rtt_p95_ms=26.5,
+        rtt_p95_low_ms=16.8,
+        rtt_step_ms=8.09,
+        loss=CELL_LOSS,
+        queue_s=(0.15, 1.5),
+    ),
+    # STATS section 5: RTT pooled from "3 operators" (3.948 +- 0.243) and "city" (3.726 +- 0.179),
+    # jitter of "5G cellular city".
+    "5G": PathRecipe(
+        base_rtt_ln_mean=3.837,
+        base_rtt_ln_sd=0.24,
+        has_wan=False,
+        rtt_p95_ms=25.3,
+        rtt_p95_low_ms=16.8,
+        rtt_step_ms=8.42,
+        loss=CELL_LOSS,
+        queue_s=(0.1, 1.0),
+    ),
+    # STATS section 5, "WiFi". Access points hold some hundred packets. Ours.
+    "wifi": PathRecipe(
+        base_rtt_ln_mean=2.57,
+        base_rtt_ln_sd=0.285,
+        has_wan=True,
+        rtt_p95_ms=18.1,
+        rtt_p95_low_ms=7.4,
+        rtt_step_ms=3.79,
+        loss=WIFI_LOSS,
+        queue_s=(0.08, 0.5),
+    ),
+    # STATS section 5, "wired". From modems with AQM to bloated ones. Ours.
+    "wired-broadband": PathRecipe(
+        base_rtt_ln_mean=2.038,
+        base_rtt_ln_sd=0.352,
+        has_wan=True,
+        rtt_p95_ms=4.88,
+        rtt_p95_low_ms=1.85,
+        rtt_step_ms=1.48,
+        loss=WIRED_LOSS,
+        queue_s=(0.05, 0.4),
+    ),
+    # STATS section 5, "Starlink bent-pipe to gateway". Queues kept short by the operator. Ours.
+    "satellite": PathRecipe(
+        base_rtt_ln_mean=3.145,
+        base_rtt_ln_sd=0.04,
+        has_wan=True,
+        rtt_p95_ms=57.1,
+        rtt_p95_low_ms=42.8,
+        rtt_step_ms=13.9,
+        loss=SatelliteLoss(),
+        queue_s=(0.1, 0.4),
+    ),
+}
+
+
+def draw_network(trace: Trace) -> Network:
+    """A network on this trace, with the path that its type and its name draw.
+
+    Raises:
+        UnknownNameError: a "pattern" has no such distributions; build its `Network` by hand.
+    """
+    if trace.network_type not in PATH_RECIPES:
+        raise unknown_name("network type with a path", trace.network_type, PATH_RECIPES)
+    recipe = PATH_RECIPES[trace.network_type]
+    draws = uniforms(16, "path", trace.name).tolist()
+    one_way_s = ms_to_s(_base_rtt_ms(recipe, draws[0:4])) / 2.0
+    # Feedback is few packets: its path loses as a usual link does, whatever the forward one does.
+    forward_percent = LOSSY_PERCENT if draws[4] < LOSSY_SHARE else USUAL_LOSS_PERCENT
+    return Network(
+        trace=trace,
+        link=LinkConfig(queue_limit_bytes=_queue_bytes(recipe, trace, draws[5])),
+        forward=PathConfig(
+            propagation_delay_s=one_way_s,
+            jitter=_jitter(recipe, draws[6]),
+            loss=_loss(recipe.loss, forward_percent, draws[8:12]),
+        ),
+        reverse=PathConfig(
+            propagation_delay_s=one_way_s,
+            jitter=_jitter(recipe, draws[7]),
+            loss=_loss(recipe.loss, USUAL_LOSS_PERCENT, draws[12:16]),
+        ),
+    )
+
+
+def _between(bounds: tuple[float, float], u: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * u
+
+
+def _log_between(bounds: tuple[float, float], u: float) -> float:
+    return bounds[0] * math.exp(math.log(bounds[1] / bounds[0]) * u)
+
+
+def _log_normal(ln_mean: float, ln_sd: float, u: float) -> float:
+    return math.exp(ln_mean + ln_sd * _normal(u))
+
+
+def _normal(u: float) -> float:
+    return NormalDist().inv_cdf(min(max(u, 1e-9), 1.0 - 1e-9))
+
+
+def _base_rtt_ms(recipe: PathRecipe, draws: Sequence[float]) -> float:
+    if isinstance(recipe.loss, SatelliteLoss) and draws[0] < ISL_SHARE:
+        return _between(ISL_RTT_MS, draws[1])
+    rtt_ms = _log_normal(recipe.base_rtt_ln_mean, recipe.base_rtt_ln_sd, draws[2])
+    if recipe.has_wan:
+        rtt_ms += _log_normal(WAN_RTT_LN_MEAN, WAN_RTT_LN_SD, draws[3])
+    return min(max(rtt_ms, RTT_RANGE_MS[0]), RTT_RANGE_MS[1])
+
+
+def _jitter(recipe: PathRecipe, u: float) -> JitterConfig:
+    scale_ms = _log_normal(math.log(recipe.jitter_scale_ms), recipe.jitter_ln_sd, u)
+    return JitterConfig(
+        distribution="normal", scale_s=ms_to_s(scale_ms), correlation=JITTER_CORRELATION
+    )
+
+
+def _loss(
+    loss: GilbertTable | SatelliteLoss, percent: tuple[float, float], draws: Sequence[float]
+) -> LossConfig:
+    if isinstance(loss, SatelliteLoss):
+        return LossConfig(
+            good_loss=_log_between(loss.background, draws[0]),
+            good_to_bad=1.0 / loss.packets_between_bursts,
+            bad_to_good=1.0 / _between(loss.burst_packets, draws[1]),
+        )
+    p_percent = _between(percent, draws[0])
+    # r follows p by the correlation of their normal scores (a Gaussian copula).
+    score = loss.correlation * _normal(p_percent / 100.0)
+    score += math.sqrt(1.0 - loss.correlation**2) * _normal(draws[1])
+    r_percent = 100.0 * NormalDist().cdf(score)
+    return LossConfig(
+        good_to_bad=_quantile(p_percent, P_PERCENTS, loss.good_to_bad),
+        bad_to_good=_quantile(r_percent, R_PERCENTS, loss.bad_to_good),
+    )
+
+
+def _quantile(percent: float, percents: Sequence[float], values: Sequence[float]) -> float:
+    """Read a quantile table, straight in the logarithm; its ends hold beyond them."""
+    return math.exp(float(np.interp(percent, percents, np.log(values))))
+
+
+def _queue_bytes(recipe: PathRecipe, trace: Trace, u: float) -> int:
+    reference_bps = min(trace.mean_bps, QUEUE_REFERENCE_BPS)
+    queue_bytes = _log_between(recipe.queue_s, u) * reference_bps / BITS_PER_BYTE
+    return max(MIN_QUEUE_BYTES, round(queue_bytes))

@@ -1,0 +1,167 @@
+"""Play calls with one controller: one row per call as CSV, and a summary by network type.
+
+    python -m experiments.evaluate --estimator gcc --traces ../shared/traces --out gcc.csv
+    python -m experiments.evaluate --estimator runs/ppo-001 --split test
+
+The estimator is the name of a baseline (gcc, constant:500000, oracle, …) or a run directory made by
+experiments.train, whose selected policy is then played.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bwe_env.config import CallConfig
+from bwe_env.errors import ConfigError
+from experiments.cli import run_command
+from experiments.networks import named_networks
+from experiments.tables import make_table, refuse_existing, show, write_csv
+
+if TYPE_CHECKING:
+    from experiments.evaluation import Calls, Contender, Setting
+
+#: Synthetic networks of an evaluation without --traces: the whole test split.
+DEFAULT_NETWORKS = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Play calls on measured or synthetic networks with one controller."""
+
+    estimator: str
+    """a baseline (gcc, constant:RATE_BPS, oracle:HEADROOM_RATIO, …) or a run directory"""
+    traces: str | None = None
+    """directory of measured traces (manifest.json); synthetic networks without it"""
+    split: str | None = None
+    """train, validation or test; of --traces also all. Default: all traces, or the test split"""
+    networks: int = DEFAULT_NETWORKS
+    """how many synthetic networks (--traces are taken whole)"""
+    out: str | None = None
+    """CSV file for one row per call"""
+    overwrite: bool = False
+    """replace the file of --out if it exists"""
+    seeds: int = 3
+    """calls per network, with the seeds 0, 1, …"""
+    duration_s: float = 60.0
+    """length of a call"""
+    max_rate_bps: int = 6_000_000
+    """highest target rate; a call is contested where the capacity falls below it"""
+    num_threads: int = 2
+    """threads of the simulator; results do not depend on it"""
+
+    def __post_init__(self) -> None:
+        for name in ("networks", "seeds", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m experiments.evaluate``."""
+    return run_command(evaluate, EvaluateConfig, module="experiments.evaluate", argv=argv)
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Play, write, summarise."""
+    started_s = time.monotonic()
+    if config.out is not None:
+        refuse_existing(Path(config.out), overwrite=config.overwrite)
+    call = CallConfig(duration_s=config.duration_s, max_rate_bps=config.max_rate_bps)
+    contender, setting = find_contender(config, call)
+    split = config.split or ("all" if config.traces else "test")
+    networks = named_networks(traces=config.traces, split=split, count=config.networks)
+
+    from experiments import evaluation
+
+    total = len(networks) * len(setting.seeds)
+    with _progress(total) as bar:
+        calls = evaluation.run(contender, networks, setting, progress=bar.update)
+    if config.out is not None:
+        write_csv(Path(config.out), calls)
+    show(*summaries(calls, config, contender, split))
+    seconds = time.monotonic() - started_s
+    where = f"; one row per call in {config.out}" if config.out else ""
+    print(f"{total} calls on {len(networks)} networks in {seconds:.1f} s{where}")
+    return 0
+
+
+def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender, Setting]:
+    """The controller a name means, and the setting its calls are played in.
+
+    Raises:
+        UnknownNameError: neither a baseline nor an existing directory.
+        ArtifactError: a directory without a policy that fits this version.
+        ConfigError: the policy was trained for another range of rates.
+    """
+    from experiments import evaluation
+
+    seeds = tuple(range(config.seeds))
+    name = config.estimator
+    if not evaluation.is_run_directory(name):
+        setting = evaluation.Setting(call=call, seeds=seeds, num_threads=config.num_threads)
+        try:
+            return evaluation.baseline(name, call), setting
+        except evaluation.UnknownNameError:
+            raise evaluation.unknown_estimator(name) from None
+    from agents.export import load_policy
+    from experiments.run_directory import RunDirectory
+    from experiments.train import TrainConfig
+
+    run = RunDirectory.open(name)
+    policy = load_policy(run.policy, environment=evaluation.ENVIRONMENT)
+    trained = run.load_config(TrainConfig)
+    _check_rates(trained.call, call, name)
+    setting = evaluation.Setting(
+        call=call,
+        reward=trained.reward,
+        observation=trained.observation,
+        seeds=seeds,
+        num_threads=config.num_threads,
+    )
+    return evaluation.Contender(label=name, controller=policy), setting
+
+
+def _check_rates(trained: CallConfig, wanted: CallConfig, name: str) -> None:
+    ranges = [(c.min_rate_bps, c.max_rate_bps, c.interval_s) for c in (trained, wanted)]
+    if ranges[0] != ranges[1]:
+        raise ConfigError(
+            f"the policy of {name} was trained for {trained.min_rate_bps} to "
+            f"{trained.max_rate_bps} bps in steps of {trained.interval_s:g} s; its actions mean "
+            f"nothing at {wanted.min_rate_bps} to {wanted.max_rate_bps} bps in steps of "
+            f"{wanted.interval_s:g} s. Give --max-rate-bps {trained.max_rate_bps}."
+        )
+
+
+def summaries(calls: Calls, config: EvaluateConfig, contender: Contender, split: str) -> list[Any]:
+    """Two tables: all calls by network type, and the contested ones among them."""
+    from experiments import evaluation
+
+    where = f"traces of {config.traces}" if config.traces else "synthetic networks"
+    title = (
+        f"{contender.label} on {where} ({split}), at most {config.max_rate_bps / 1e6:g} Mbps, "
+        f"calls of {config.duration_s:g} s; mean over networks [95 % bootstrap interval]"
+    )
+    header = evaluation.summary_header()
+    tables = [make_table(title, header, evaluation.summary_rows(calls))]
+    contested = evaluation.select(calls, calls["contested"].astype(bool))
+    if len(contested["network"]):
+        rows = evaluation.summary_rows(contested)
+        heading = "contested: the capacity is below the maximum rate for some of the call"
+        tables.append(make_table(heading, header, rows))
+    else:
+        tables.append("contested: none; the capacity never falls below the maximum rate")
+    return tables
+
+
+def _progress(total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="call", disable=None, leave=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

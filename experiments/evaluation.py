@@ -1,0 +1,205 @@
+"""Running controllers on networks, and what the resulting tables of calls say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import baselines
+from bwe_env.config import CallConfig
+from bwe_env.errors import UnknownNameError, unknown_name
+from bwe_env.estimator import RatePolicy
+from bwe_env.gcc import GccParameters
+from bwe_env.network import Network
+from bwe_env.observation import ObservationConfig
+from bwe_env.render import TIMELINE_COLUMNS, Timeline
+from bwe_env.reward import RewardConfig
+from bwe_env.rollout import run_calls
+from experiments.stats import Interval, mean_interval, paired_difference, per_network
+
+Calls = Mapping[str, NDArray[Any]]
+
+#: Id and version of the environment: what a policy and a run belong to.
+ENVIRONMENT = "BandwidthEstimation-v0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all controllers of a comparison share."""
+
+    call: CallConfig = field(default_factory=CallConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """every network meets each of them once per controller"""
+    num_threads: int = 1
+    """results do not depend on it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A controller with the name it has in tables."""
+
+    label: str
+    controller: Literal["gcc"] | RatePolicy
+    gcc: GccParameters = field(default_factory=GccParameters)
+
+
+def baseline(name: str, call: CallConfig, *, label: str | None = None) -> Contender:
+    """A contender from the registry of baselines."""
+    made = baselines.make(name, call=call)
+    return Contender(label=label or name, controller=made.controller, gcc=made.gcc)
+
+
+def run(
+    contender: Contender,
+    networks: Sequence[Network],
+    setting: Setting,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Calls:
+    """One row per network and seed, as columns (see `bwe_env.metrics.CALL_COLUMNS`)."""
+    return run_calls(
+        networks,
+        contender.controller,
+        call=setting.call,
+        seeds=setting.seeds,
+        reward=setting.reward,
+        observation=setting.observation,
+        gcc=contender.gcc,
+        num_threads=setting.num_threads,
+        progress=progress,
+    )
+
+
+def timeline(contender: Contender, network: Network, setting: Setting) -> Timeline:
+    """One call step by step, for a picture. GCC plays as scale 1, which is the same to the bit."""
+    from bwe_env import BandwidthEstimationVectorEnv
+
+    policy = contender.controller
+    is_gcc = isinstance(policy, str)
+    env = BandwidthEstimationVectorEnv(
+        1,
+        call=setting.call,
+        networks=[network],
+        action_mode="scale" if is_gcc else policy.action_mode,
+        observation=setting.observation,
+        reward=setting.reward,
+        gcc=contender.gcc,
+        autoreset_mode="disabled",
+    )
+    observation, info = env.reset(seed=setting.seeds[0])
+    if not is_gcc:
+        policy.reset(1)
+    picture = Timeline(
+        network.name,
+        network_type=network.network_type,
+        duration_s=setting.call.duration_s,
+        max_rate_bps=setting.call.max_rate_bps,
+    )
+    is_over = False
+    while not is_over:
+        zero = np.zeros((1, 1), dtype=np.float32)
+        action = zero if is_gcc else policy.act(observation, info["capacity_bps"])
+        observation, reward, terminated, truncated, info = env.step(action)
+        row = {name: float(column[0]) for name, column in info.items() if name in TIMELINE_COLUMNS}
+        picture.append({**row, "reward": float(reward[0])})
+        is_over = bool(terminated[0] or truncated[0])
+    env.close()
+    return picture
+
+
+def best_contender(
+    contenders: Iterable[Contender], networks: Sequence[Network], setting: Setting
+) -> Contender:
+    """The one with the highest mean reward over `networks` (validation ones, that is)."""
+    return max(contenders, key=lambda c: float(np.mean(run(c, networks, setting)["mean_reward"])))
+
+
+# --- What tables show -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A column of calls as people read it."""
+
+    column: str
+    header: str
+    factor: float = 1.0
+    digits: int = 2
+
+
+#: What every table of results shows, in this order.
+SHOWN = (
+    Shown(column="mean_reward", header="reward/s", digits=3),
+    Shown(column="call_score", header="call score", digits=2),
+    Shown(column="freeze_ratio", header="freeze %", factor=100.0, digits=2),
+    Shown(column="one_way_delay_ms_p95", header="delay p95 ms", digits=0),
+    Shown(column="utilisation", header="utilisation %", factor=100.0, digits=1),
+)
+
+
+def select(calls: Calls, rows: NDArray[np.bool_]) -> Calls:
+    """The calls for which `rows` is true."""
+    return {name: column[rows] for name, column in calls.items()}
+
+
+def interval(calls: Calls, shown: Shown) -> Interval:
+    """Mean over networks of a shown column, in the unit people read."""
+    table = per_network(calls["network"], calls["network_type"], calls[shown.column])
+    return mean_interval(table.values * shown.factor, table.types)
+
+
+def difference(first: Calls, second: Calls, shown: Shown) -> Interval:
+    """Mean over networks of ``first - second`` of a shown column, paired."""
+    tables = [
+        per_network(calls["network"], calls["network_type"], calls[shown.column])
+        for calls in (first, second)
+    ]
+    scaled = [dataclasses.replace(t, values=t.values * shown.factor) for t in tables]
+    return paired_difference(*scaled)
+
+
+def with_range(value: Interval, digits: int) -> str:
+    """``mean [low, high]`` without signs."""
+    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def summary_rows(calls: Calls) -> list[list[str]]:
+    """One row per network type and one for all, with the header of `summary_header`."""
+    types = sorted(set(calls["network_type"].tolist()))
+    rows = [_summary_row(name, select(calls, calls["network_type"] == name)) for name in types]
+    if len(types) > 1:
+        rows.append(_summary_row("all", calls))
+    return rows
+
+
+def summary_header() -> list[str]:
+    """Names of the columns of `summary_rows`."""
+    return ["network type", "networks", "calls", *(s.header for s in SHOWN), "dropped"]
+
+
+def _summary_row(name: str, calls: Calls) -> list[str]:
+    cells = [with_range(interval(calls, shown), shown.digits) for shown in SHOWN]
+    networks = len(set(calls["network"].tolist()))
+    count = len(calls["network"])
+    return [name, str(networks), str(count), *cells, str(int(np.sum(calls["dropped"])))]
+
+
+# --- Which controller a name means ----------------------------------------------------------------
+
+
+def is_run_directory(name: str) -> bool:
+    """A path rather than the name of a baseline."""
+    return Path(name).is_dir() or "/" in name
+
+
+def unknown_estimator(name: str) -> UnknownNameError:
+    """The error for a name that is neither a baseline nor a run directory."""
+    return unknown_name("estimator", name, (*baselines.NAMES, "RUN_DIR"))

@@ -1,0 +1,157 @@
+"""Means and paired differences with bootstrap intervals over networks.
+
+Calls on one network share its capacity trace, so they are no independent samples: the network is
+the unit. Values of several seeds are averaged within a network first; then whole networks are
+resampled, within their network type, because the mix of types is chosen and not drawn.
+
+The bootstrap is the rescaled one of Rao and Wu, "Resampling inference with complex survey data",
+JASA 83 (1988): of a stratum's n networks n - 1 are drawn with replacement, which makes its variance
+the usual unbiased one. Drawing n would understate it by 1/n, which matters for types with a handful
+of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bwe_env.errors import ConfigError
+
+#: Resamples per interval: the ends of a 95 % interval then move by about 1 % of its width from one
+#: seed to the next (measured; see tests/experiments/test_stats.py). Ours.
+RESAMPLES = 10_000
+#: Bound on the memory of one block of resamples, in drawn numbers. Ours.
+BLOCK_DRAWS = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over networks and the interval that holds it at the given level."""
+
+    mean: float
+    low: float
+    high: float
+    networks: int
+    """how many networks stand behind it"""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """The whole interval lies on one side of 0."""
+        return self.low > 0.0 or self.high < 0.0
+
+    def text(self, digits: int = 3) -> str:
+        """``mean [low, high]``."""
+        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerNetwork:
+    """One value per network: what remains of a column of calls once seeds are averaged."""
+
+    names: NDArray[Any]
+    """network names, shape (n,), sorted"""
+    types: NDArray[Any]
+    """network type of each, shape (n,)"""
+    values: NDArray[np.float64]
+    """mean over the network's calls, shape (n,); NaN where no call had a value"""
+
+
+def per_network(networks: ArrayLike, types: ArrayLike, values: ArrayLike) -> PerNetwork:
+    """Average a column of calls within each network.
+
+    Args:
+        networks: name of each call's network, shape (calls,).
+        types: its network type, shape (calls,).
+        values: the column, shape (calls,); NaN (undefined for that call) is left out.
+    """
+    names, first, inverse = np.unique(
+        np.asarray(networks, dtype=str), return_index=True, return_inverse=True
+    )
+    column = np.asarray(values, dtype=np.float64)
+    defined = np.isfinite(column)
+    counts = np.bincount(inverse[defined], minlength=len(names))
+    sums = np.bincount(inverse[defined], weights=column[defined], minlength=len(names))
+    means = np.full(len(names), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return PerNetwork(names=names, types=np.asarray(types, dtype=str)[first], values=means)
+
+
+def mean_interval(
+    values: ArrayLike,
+    strata: Sequence[Any] | NDArray[Any],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean of one value per network, with a stratified percentile bootstrap interval.
+
+    Args:
+        values: shape (n,); NaN is left out.
+        strata: network type of each value, shape (n,).
+        level: share of such intervals that should hold the true mean.
+        seed: of the resampling; the same seed gives the same interval to the last bit.
+
+    Raises:
+        ConfigError: no value is left.
+    """
+    column = np.asarray(values, dtype=np.float64)
+    defined = np.isfinite(column)
+    column, groups = column[defined], np.asarray(strata, dtype=str)[defined]
+    if len(column) == 0:
+        raise ConfigError("a mean over no networks has no interval; give at least one value.")
+    generator = np.random.default_rng(seed)
+    means = np.zeros(resamples)
+    for name in np.unique(groups):
+        stratum = column[groups == name]
+        means += len(stratum) / len(column) * _resampled_means(stratum, resamples, generator)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return Interval(
+        mean=float(column.mean()), low=float(low), high=float(high), networks=len(column)
+    )
+
+
+def _resampled_means(
+    stratum: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    n = len(stratum)
+    draws = max(n - 1, 1)
+    means = np.empty(resamples)
+    block = max(1, BLOCK_DRAWS // draws)
+    for start in range(0, resamples, block):
+        stop = min(start + block, resamples)
+        rows = generator.integers(n, size=(stop - start, draws))
+        means[start:stop] = stratum[rows].mean(axis=1)
+    return means
+
+
+def paired_difference(
+    first: PerNetwork,
+    second: PerNetwork,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean over networks of ``first - second``, with its interval.
+
+    Both must come from the same networks; pairing removes what makes one network harder than the
+    next, which is most of the variance.
+
+    Raises:
+        ConfigError: the networks are not the same.
+    """
+    if not np.array_equal(first.names, second.names):
+        missing = set(first.names.tolist()) ^ set(second.names.tolist())
+        raise ConfigError(
+            f"a paired difference needs the same networks on both sides; {len(missing)} are on one "
+            f"side only, e.g. {sorted(missing)[0]!r}. Run both on one list of networks."
+        )
+    return mean_interval(
+        first.values - second.values, first.types, level=level, resamples=resamples, seed=seed
+    )

@@ -1,0 +1,422 @@
+"""Train a PPO agent, select it on validation networks, judge it on test networks.
+
+    python -m experiments.train
+    python -m experiments.train --traces ../shared/traces
+    python -m experiments.train --resume runs/ppo-001
+
+A run directory (see `experiments.run_directory`) holds all it did; TensorBoard shows it with
+``tensorboard --logdir runs``. Ctrl-C writes a checkpoint and says how to go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agents.ppo import PpoConfig
+from bwe_env.config import CallConfig
+from bwe_env.errors import ArtifactError, ConfigError
+from bwe_env.observation import ObservationConfig
+from bwe_env.reward import RewardConfig
+from experiments.cli import EXIT_INTERRUPTED, run_command
+from experiments.networks import NetworkSets, measured_sets, synthetic_sets
+from experiments.run_directory import RunDirectory, config_to_dict
+
+if TYPE_CHECKING:
+    from stable_baselines3 import PPO
+
+    from agents.callbacks import ProgressCallback
+    from agents.policy_estimator import PolicyEstimator
+    from bwe_env.render import Timeline
+    from experiments.evaluation import Calls, Contender, Setting
+
+#: Options that may differ when a run is resumed: they change how long and how fast, not what.
+RESUMABLE_OPTIONS = ("resume", "total_steps", "num_threads", "ppo.torch_threads")
+
+#: Constant rates among which the best is chosen on the validation networks: three per factor of
+#: ten, as far as a call's range goes. Ours.
+CONSTANT_RATES_BPS = (
+    100_000,
+    200_000,
+    300_000,
+    500_000,
+    700_000,
+    1_000_000,
+    1_500_000,
+    2_000_000,
+    3_000_000,
+    5_000_000,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a PPO agent on simulated calls and compare it with GCC, a constant and an oracle."""
+
+    name: str = "ppo"
+    """the run's folder is RUNS_DIR/NAME-001, -002, …"""
+    runs_dir: str = "runs"
+    """where run directories are made"""
+    resume: str | None = None
+    """go on with this run directory; its own configuration is used"""
+    traces: str | None = None
+    """directory of measured traces (manifest.json); synthetic networks without it"""
+    total_steps: int = 4_000_000
+    """decisions to learn from, over all calls together"""
+    validate_every_steps: int = 500_000
+    """decisions between two validations, each of which may select the policy"""
+    seed: int = 0
+    """of the weights, the exploration and the training calls"""
+    action_mode: Literal["rate", "scale"] = "rate"
+    """rate: the agent sets the target; scale: it multiplies GCC's by 0.5 to 2"""
+    train_networks: int = 600
+    """synthetic networks to learn on"""
+    validation_networks: int = 60
+    """synthetic networks to select on"""
+    test_networks: int = 120
+    """synthetic networks of the final table"""
+    validation_seeds: tuple[int, ...] = (0,)
+    """each validation network is called once per seed"""
+    test_seeds: tuple[int, ...] = (0, 1)
+    """each test network is called once per seed and controller"""
+    num_threads: int = 2
+    """threads of the simulator; results do not depend on it"""
+    call: CallConfig = field(default_factory=CallConfig)
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("validation_seeds", "test_seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty; give at least one seed.")
+        for name in (
+            "total_steps",
+            "validate_every_steps",
+            "train_networks",
+            "validation_networks",
+            "test_networks",
+            "num_threads",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must be 0 or more.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m experiments.train``."""
+    return run_command(train, TrainConfig, module="experiments.train", argv=argv)
+
+
+def train(config: TrainConfig) -> int:
+    """One training run from start (or checkpoint) to the final table."""
+    started_s = time.monotonic()
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if config.resume is None:
+            sets = network_sets(config)
+            run = _create_run(config, sets)
+        else:
+            run = RunDirectory.open(config.resume)
+            config = resumed_config(config, run)
+            sets = network_sets(config)
+            _check_resumable(run, sets)
+            run.note_resume()
+        print(f"run directory {run.path}", flush=True)
+        if not _learn(config, run, sets):
+            return EXIT_INTERRUPTED
+        report(config, run, sets)
+        print(f"whole run: {time.monotonic() - started_s:.0f} s; everything is in {run.path}")
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def network_sets(config: TrainConfig) -> NetworkSets:
+    """The three lists of networks of a run."""
+    if config.traces is not None:
+        return measured_sets(config.traces)
+    return synthetic_sets(
+        train=config.train_networks,
+        validation=config.validation_networks,
+        test=config.test_networks,
+    )
+
+
+def derived_seed(*words: str | int) -> int:
+    """A 31-bit seed that is a hash of what it is for: no run repeats the calls of another."""
+    text = "/".join(map(str, words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _environment_id() -> str:
+    from experiments.evaluation import ENVIRONMENT
+
+    return ENVIRONMENT
+
+
+def _create_run(config: TrainConfig, sets: NetworkSets) -> RunDirectory:
+    return RunDirectory.create(
+        config.runs_dir,
+        config.name,
+        config,
+        environment=_environment_id(),
+        seeds={"seed": config.seed, "training_calls": derived_seed("train", config.seed, 0)},
+        networks=sets.digests,
+    )
+
+
+# --- Resuming -------------------------------------------------------------------------------------
+
+
+def resumed_config(given: TrainConfig, run: RunDirectory) -> TrainConfig:
+    """The run's own configuration, with what may be changed taken from the command line.
+
+    Raises:
+        ConfigError: an option was given that would make it another experiment.
+    """
+    from agents.callbacks import flatten
+
+    stored = run.load_config(TrainConfig)
+    default, wanted, own = (
+        flatten(config_to_dict(config)) for config in (TrainConfig(), given, stored)
+    )
+    for option, value in wanted.items():
+        if option in RESUMABLE_OPTIONS or value in (default[option], own.get(option)):
+            continue
+        flag = "--" + option.replace("_", "-")
+        raise ConfigError(
+            f"{flag} {value} differs from {own.get(option)!r} in {run.path / 'config.json'}. A "
+            f"resumed run keeps its configuration (only "
+            f"{', '.join('--' + o.replace('_', '-') for o in RESUMABLE_OPTIONS[1:])} may change): "
+            "drop the option, or start a new run."
+        )
+    changes: dict[str, Any] = {"resume": given.resume}
+    for option in ("total_steps", "num_threads"):
+        if wanted[option] != default[option]:
+            changes[option] = getattr(given, option)
+    if wanted["ppo.torch_threads"] != default["ppo.torch_threads"]:
+        changes["ppo"] = dataclasses.replace(stored.ppo, torch_threads=given.ppo.torch_threads)
+    return dataclasses.replace(stored, **changes)
+
+
+def _check_resumable(run: RunDirectory, sets: NetworkSets) -> None:
+    run.check_same(environment=_environment_id(), networks=sets.digests)
+    if not _checkpoint(run).is_file():
+        raise ArtifactError(
+            f"{run.path} has no checkpoint yet ({_checkpoint(run).name} is missing): it stopped "
+            "before the first one. Start a new run."
+        )
+
+
+def _checkpoint(run: RunDirectory) -> Path:
+    return run.checkpoints / "last.zip"
+
+
+# --- Learning -------------------------------------------------------------------------------------
+
+
+def _setting(config: TrainConfig, seeds: tuple[int, ...]) -> Setting:
+    from experiments.evaluation import Setting
+
+    return Setting(
+        call=config.call,
+        reward=config.reward,
+        observation=config.observation,
+        seeds=seeds,
+        num_threads=config.num_threads,
+    )
+
+
+def _agent(policy: PolicyEstimator) -> Contender:
+    from experiments.evaluation import Contender
+
+    return Contender(label="agent", controller=policy)
+
+
+def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
+    """The training environment, as the agent sees it."""
+    from agents.sb3_vec_env import Sb3VecEnv
+    from bwe_env import BandwidthEstimationVectorEnv
+
+    env = BandwidthEstimationVectorEnv(
+        config.ppo.num_envs,
+        call=config.call,
+        networks=sets.train,
+        action_mode=config.action_mode,
+        observation=config.observation,
+        reward=config.reward,
+        num_threads=config.num_threads,
+        autoreset_mode="disabled",
+    )
+    return Sb3VecEnv(env, stagger_steps=config.call.steps)
+
+
+def _make_or_load(config: TrainConfig, run: RunDirectory, env: Any) -> PPO:
+    from agents.ppo import load_ppo, make_ppo
+
+    part = len(run.record["resumed"])
+    seed = derived_seed("train", config.seed, part)
+    if config.resume is None:
+        return make_ppo(env, config.ppo, seed=seed)
+    model = load_ppo(_checkpoint(run), env, config.ppo)
+    # Calls begin anew: the simulator's state is no part of a checkpoint.
+    model.set_random_seed(seed)
+    return model
+
+
+def _logger(run: RunDirectory) -> Any:
+    from stable_baselines3.common.logger import Logger, make_output_format
+
+    part = len(run.record["resumed"])
+    suffix = f"-{part}" if part else ""
+    formats = [
+        make_output_format("tensorboard", str(run.tensorboard)),
+        make_output_format("csv", str(run.path), suffix),
+    ]
+    return Logger(str(run.path), formats)
+
+
+def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
+    """Learn to the end. False if interrupted, with a checkpoint written."""
+    from agents.callbacks import (
+        HyperparameterCallback,
+        ProgressCallback,
+        StepMetricsCallback,
+        ValidationCallback,
+    )
+    from experiments.tables import write_csv
+
+    say_if_compiling()
+    env = make_env(config, sets)
+    model = _make_or_load(config, run, env)
+    model.set_logger(_logger(run))
+    remaining = config.total_steps - model.num_timesteps
+    if remaining <= 0:
+        print(f"{model.num_timesteps:,} steps are done already; going on to the final table")
+        return True
+    progress = ProgressCallback(config.total_steps)
+    validation = ValidationCallback(
+        _validation(config, sets),
+        every_steps=config.validate_every_steps,
+        policy_directory=run.policy,
+        checkpoint=_checkpoint(run),
+        environment=_environment_id(),
+        action_mode=config.action_mode,
+        best_reward=_best_reward(run),
+        report=progress.say,
+    )
+    hyperparameters = HyperparameterCallback(config_to_dict(config))
+    started_s, started_steps = time.monotonic(), model.num_timesteps
+    try:
+        model.learn(
+            remaining,
+            callback=[hyperparameters, StepMetricsCallback(), validation, progress],
+            reset_num_timesteps=False,
+        )
+    except KeyboardInterrupt:
+        _stop(model, run, progress)
+        return False
+    finally:
+        env.close()
+        model.logger.close()
+        part = len(run.record["resumed"])
+        name = f"validations-{part}.csv" if part else "validations.csv"
+        write_csv(run.path / name, validation.columns)
+    seconds = time.monotonic() - started_s
+    steps = model.num_timesteps - started_steps
+    print(f"learnt from {steps:,} steps in {seconds:.0f} s ({steps / seconds:,.0f} steps/s)")
+    return True
+
+
+def _stop(model: PPO, run: RunDirectory, progress: ProgressCallback) -> None:
+    from agents.callbacks import save_checkpoint
+
+    progress.close()
+    save_checkpoint(model, _checkpoint(run))
+    print(
+        f"\ninterrupted after {model.num_timesteps:,} steps; checkpoint written. Go on with\n"
+        f"    python -m experiments.train --resume {run.path}",
+        file=sys.stderr,
+    )
+
+
+def _best_reward(run: RunDirectory) -> float:
+    from agents.export import read_manifest
+
+    if not run.policy.is_dir():
+        return float("-inf")
+    return float(read_manifest(run.policy)["extra"]["validation_reward"])
+
+
+def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
+    from agents.callbacks import Validation
+    from experiments import evaluation
+
+    setting = _setting(config, config.validation_seeds)
+
+    def run(policy: PolicyEstimator) -> Calls:
+        return evaluation.run(_agent(policy), sets.validation, setting)
+
+    def timeline(policy: PolicyEstimator) -> Timeline:
+        return evaluation.timeline(_agent(policy), sets.validation[0], setting)
+
+    gcc = evaluation.run(evaluation.baseline("gcc", config.call), sets.validation, setting)
+    return Validation(run=run, gcc=gcc, timeline=timeline)
+
+
+def say_if_compiling() -> None:
+    """Tell that the first start takes longer, where the kernel cache is empty."""
+    from bwe_env.sim._jit import CACHE_DIRECTORY
+
+    if not any(CACHE_DIRECTORY.rglob("*.nbi")):
+        print("compiling the simulator, once per version (under a minute) …", flush=True)
+
+
+# --- The final table ------------------------------------------------------------------------------
+
+
+def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
+    """Judge the selected policy on the test networks beside the baselines; print and store it."""
+    from agents.export import load_policy
+    from experiments import comparison
+    from experiments.evaluation import baseline, best_contender
+
+    call = config.call
+    policy = load_policy(run.policy, environment=_environment_id())
+    validation = _setting(config, config.validation_seeds)
+    rates = [r for r in CONSTANT_RATES_BPS if call.min_rate_bps <= r <= call.max_rate_bps]
+    constant = best_contender(
+        [baseline(f"constant:{rate}", call) for rate in rates or [call.start_rate_bps]],
+        sets.validation,
+        validation,
+    )
+    contenders = [_agent(policy), baseline("gcc", call), constant, baseline("oracle", call)]
+    comparison.compare(
+        contenders,
+        sets.test,
+        _setting(config, config.test_seeds),
+        directory=run.path,
+        title=(
+            f"{len(sets.test)} test networks, {len(config.test_seeds)} calls of "
+            f"{call.duration_s:g} s each, at most {call.max_rate_bps / 1e6:g} Mbps; mean over "
+            "networks [95 % bootstrap interval]"
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
