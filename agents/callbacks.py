@@ -74,8 +74,8 @@ class Validation:
 
     run: Callable[[PolicyEstimator], Calls]
     """plays every validation call and returns the columns of `bwe_env.rollout.run_calls`"""
-    gcc: Calls
-    """the same calls under GCC, played once"""
+    gcc: Callable[[], Calls]
+    """the same calls under GCC; asked for once, at the first validation"""
     timeline: Callable[[PolicyEstimator], Timeline] | None = None
     """plays one of them step by step, for the picture"""
 
@@ -131,6 +131,7 @@ class ValidationCallback(BaseCallback):
         self._action_mode = action_mode
         self._report = report
         self._validated_at = 0
+        self._gcc: Calls | None = None
 
     def _on_training_start(self) -> None:
         self._validated_at = self.num_timesteps
@@ -155,10 +156,12 @@ class ValidationCallback(BaseCallback):
             action_mode=self._action_mode,
         )
         calls = self._validation.run(policy)
+        if self._gcc is None:
+            self._gcc = self._validation.gcc()
         row = {"steps": float(self.num_timesteps)}
         for column in VALIDATION_COLUMNS:
             value = float(np.nanmean(calls[column]))
-            gcc = float(np.nanmean(self._validation.gcc[column]))
+            gcc = float(np.nanmean(self._gcc[column]))
             row[column] = value
             self.logger.record(f"validation/{column}", value)
             self.logger.record(f"validation_minus_gcc/{column}", value - gcc)
@@ -177,7 +180,7 @@ class ValidationCallback(BaseCallback):
         if self._validation.timeline is not None:
             self._picture(self._validation.timeline(policy))
         self.logger.dump(self.num_timesteps)
-        gcc_reward = float(np.mean(self._validation.gcc["mean_reward"]))
+        gcc_reward = float(np.mean(self._gcc["mean_reward"]))
         self._report(
             f"{self.num_timesteps:>10,} steps: validation reward {reward:.4f}/s "
             f"({reward - gcc_reward:+.4f} against GCC)" + (", best so far" if is_best else "")

@@ -49,7 +49,9 @@ def action_to_scale(action: ArrayLike) -> NDArray[np.float64]:
     return scales
 
 
-def check_actions(actions: ArrayLike, num_envs: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def check_actions(
+    actions: ArrayLike, num_envs: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Validate a batch of actions.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig
 from bwe_env.metrics import histogram_percentile, target_error
+from bwe_env.quality import WORST_MOS, delay_impairment_mos
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.packet import FATE_QUEUE_DROP, FATE_RANDOM_LOSS, KIND_AUDIO, KIND_RTX
 from bwe_env.sim.state import World
 from bwe_env.units import BITS_PER_BYTE, us_to_s
 
 _US_TO_MS = 1e-3
-#: A second that a dropped call did not deliver: the worst MOS (1).
-_DROPPED_SCORE = 1.0
+#: Score of a second that a dropped call did not deliver: no picture and an endless delay, so that a
+#: call cannot be bad enough for hanging up to pay.
+_DROPPED_SCORE = WORST_MOS - delay_impairment_mos(math.inf)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
@@ -32,9 +35,7 @@ def _rate_change(targets: NDArray[np.float64]) -> NDArray[np.float64]:
     return _ratio(change, base)
 
 
-def call_columns(
-    world: World, steps: NDArray[Any], call: CallConfig
-) -> dict[str, NDArray[Any]]:
+def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[str, NDArray[Any]]:
     """All columns of `bwe_env.metrics.CALL_COLUMNS` but the three that name the call.
 
     Args:
@@ -69,10 +70,10 @@ def call_columns(
     columns: dict[str, NDArray[Any]] = {
         "duration_s": duration_s,
         "dropped": dropped,
-        "contested": (np.where(is_missing, np.inf, steps["capacity_bps"]) < call.max_rate_bps).any(0),
+        "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=0),
         "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=0) / duration_s,
         "call_score": (window["score_sum"] + _DROPPED_SCORE * unseen) / seconds,
-        "video_mos": (window["mos_sum"] + _DROPPED_SCORE * unseen) / seconds,
+        "video_mos": (window["mos_sum"] + WORST_MOS * unseen) / seconds,
         "freeze_ratio": np.minimum(1.0, frozen_s / duration_s),
         "freeze_count": receiver["freeze_count"].copy(),
         "freeze_duration_s": receiver["freeze_us"] * us_to_s(1.0),

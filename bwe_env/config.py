@@ -186,7 +186,9 @@ class JitterConfig:
 
     def __post_init__(self) -> None:
         if self.distribution not in ("none", "uniform", "normal"):
-            raise unknown_name("jitter distribution", self.distribution, ("none", "uniform", "normal"))
+            raise unknown_name(
+                "jitter distribution", self.distribution, ("none", "uniform", "normal")
+            )
         _require_range("jitter.scale_s", self.scale_s, 0.0, 10.0, "s")
         _require_range("jitter.correlation", self.correlation, 0.0, 0.9999, "")
 

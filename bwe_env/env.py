@@ -108,9 +108,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         observations, info = self._vector.reset(options=options)
         return observations[0], self._single(info)
 
-    def step(
-        self, action: Any
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Let one action act for one interval; shape (1,)."""
         observations, rewards, terminated, truncated, info = self._vector.step(
             np.asarray(action)[np.newaxis]

@@ -19,7 +19,7 @@ from bwe_env.sim._jit import NEVER, Record
 from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT, advance
 from bwe_env.sim.call import STATUS_ACTIVE, STATUS_DROPPED
 from bwe_env.sim.events import EVENT_ESTIMATOR
-from bwe_env.sim.flow import CONTROLLER_EXTERNAL, SIDE_RECEIVER, SIDE_SENDER
+from bwe_env.sim.flow import SIDE_RECEIVER, SIDE_SENDER
 from bwe_env.sim.packet import FATE_DELIVERED, REPORT_LOST, REPORT_RECEIVED_NOW
 from bwe_env.sim.receive import send_decision
 from bwe_env.sim.sender import decide_externally
@@ -46,7 +46,6 @@ class ExternalEstimators:
             if side not in SIDES:
                 raise unknown_name("side of an estimator", side, SIDES)
             flow = world.flows[env]
-            flow["controller"] = CONTROLLER_EXTERNAL
             flow["estimator_side"] = SIDES[side]
             if SIDES[side] == SIDE_RECEIVER:
                 interval_s = getattr(estimator, "interval_s", DEFAULT_INTERVAL_S)

@@ -66,7 +66,7 @@ _METRICS = (
         "MOS",
         "higher",
         "mean per scheduled second of video MOS (frozen = 1) minus the delay impairment; the part "
-        "after a drop scores as frozen",
+        "after a drop scores as frozen with an endless delay",
         "ours, from ITU-T P.1203.1 and G.107 (see bwe_env.quality)",
     ),
     _metric(

@@ -32,9 +32,10 @@ class Feature:
     doc: str
 
 
-_RATE = (10e3, 20e6, "log")
-_DELAY_MS = (1.0, 4000.0, "log")
-_LOSS = (0.002, 1.0, "log")
+_Range = tuple[float, float, Scale]
+_RATE: _Range = (10e3, 20e6, "log")
+_DELAY_MS: _Range = (1.0, 4000.0, "log")
+_LOSS: _Range = (0.002, 1.0, "log")
 
 #: Order is part of the observation: append only, and bump the environment's version.
 FEATURES: tuple[Feature, ...] = (
@@ -45,7 +46,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("acked_rate_max", "bps", *_RATE, "largest acked_rate, forgotten at 5 % a second"),
     Feature("loss_ratio", "1", *_LOSS, "reported lost, of all packets reported in this interval"),
     Feature("loss_ratio_slow", "1", *_LOSS, "the same, smoothed over 5 s"),
-    Feature("queue_delay", "ms", *_DELAY_MS, "mean one-way delay reported, above the call's minimum"),
+    Feature(
+        "queue_delay", "ms", *_DELAY_MS, "mean one-way delay reported, above the call's minimum"
+    ),
     Feature("queue_delay_min", "ms", *_DELAY_MS, "smallest in this interval, above the minimum"),
     Feature("queue_delay_slow", "ms", *_DELAY_MS, "queue_delay smoothed over 5 s"),
     Feature("delay_variation", "ms", 0.1, 400.0, "log", "mean change of delay, packet to packet"),
@@ -56,7 +59,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("nack_ratio", "1", *_LOSS, "packets asked for again, of those acknowledged"),
     Feature("gcc_trend", "1", -2.0, 2.0, "linear", "modified delay trend over its threshold"),
     Feature("gcc_detector", "1", -1.0, 1.0, "linear", "-1 under-use, 0 normal, 1 over-use"),
-    Feature("gcc_loss_state", "1", 0.0, 3.0, "linear", "0 up, 1 up with padding, 2 down, 3 by delay"),
+    Feature(
+        "gcc_loss_state", "1", 0.0, 3.0, "linear", "0 up, 1 up with padding, 2 down, 3 by delay"
+    ),
     Feature("gcc_in_alr", "1", 0.0, 1.0, "linear", "1 while the application limits the rate"),
     Feature("call_time", "s", 0.1, 120.0, "log", "time since the call began"),
 )
@@ -117,7 +122,9 @@ class ObservationConfig:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.history, int) and 1 <= self.history <= 100):
-            raise ConfigError(f"observation.history={self.history!r} must be a whole number, 1..100.")
+            raise ConfigError(
+                f"observation.history={self.history!r} must be a whole number, 1..100."
+            )
 
     @property
     def size(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
 from bwe_env.sim.call import STATUS_DROPPED
+from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
 from bwe_env.sim.state import World
 from bwe_env.units import s_to_us
 
@@ -85,6 +86,7 @@ def run_calls(
                     gcc=gcc or GccParameters(),
                     reward=reward or RewardConfig(),
                     observation=observation or ObservationConfig(),
+                    controller=_controller_id(controller),
                 )
             for env, (index, seed) in enumerate(batch):
                 world.reset(env, index, call_key(networks[index].name, seed))
@@ -102,6 +104,16 @@ def run_calls(
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
+def _is_policy(controller: Controller) -> TypeGuard[RatePolicy]:
+    return hasattr(controller, "act")
+
+
+def _controller_id(controller: Controller) -> int:
+    if _is_policy(controller):
+        return CONTROLLER_ACTION if controller.action_mode == "rate" else CONTROLLER_GCC
+    return CONTROLLER_EXTERNAL if callable(controller) else CONTROLLER_GCC
+
+
 def _run_batch(
     world: World,
     controller: Controller,
@@ -116,7 +128,7 @@ def _run_batch(
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
     estimators: ExternalEstimators | None = None
-    if hasattr(controller, "act"):
+    if _is_policy(controller):
         controller.reset(world.num_envs)
         mode = MODE_RATE if controller.action_mode == "rate" else MODE_SCALE
     elif callable(controller):
@@ -127,7 +139,7 @@ def _run_batch(
         if not active.any():
             break
         if mode != MODE_NONE:
-            decisions = _decisions(world, controller, call)  # type: ignore[arg-type]
+            decisions = _decisions(world, cast(RatePolicy, controller), call)
         if estimators is not None:
             estimators.advance((position + 1) * interval_us)
         world.step(

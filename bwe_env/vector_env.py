@@ -30,6 +30,7 @@ from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array
 from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import MODE_RATE, MODE_SCALE
 from bwe_env.sim.call import STATUS_DROPPED
+from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.rng import STREAM_START, uniform
 from bwe_env.sim.state import World
 from bwe_env.sim.step import STEP
@@ -157,6 +158,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             gcc=self.gcc_parameters,
             reward=self.reward_config,
             observation=self.observation_config,
+            controller=CONTROLLER_ACTION if action_mode == "rate" else CONTROLLER_GCC,
         )
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._done = np.zeros(num_envs, dtype=np.bool_)
@@ -313,7 +315,11 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if index is None:
             return None
         chosen = np.broadcast_to(np.asarray(index), (self.num_envs,))
-        if chosen.dtype.kind not in "iu" or (chosen < 0).any() or (chosen >= len(self.networks)).any():
+        if (
+            chosen.dtype.kind not in "iu"
+            or (chosen < 0).any()
+            or (chosen >= len(self.networks)).any()
+        ):
             raise ConfigError(
                 f"network_index must be whole numbers from 0 to {len(self.networks) - 1}; got {index!r}."
             )
@@ -339,7 +345,10 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def _advance(self, values: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
         if self.action_mode == "rate":
             call = self.call_config
-            mode, decisions = MODE_RATE, action_to_rate(values, call.min_rate_bps, call.max_rate_bps)
+            mode, decisions = (
+                MODE_RATE,
+                action_to_rate(values, call.min_rate_bps, call.max_rate_bps),
+            )
         else:
             mode, decisions = MODE_SCALE, action_to_scale(values)
         self._world.step(

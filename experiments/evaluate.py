@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bwe_env.config import CallConfig
-from bwe_env.errors import ConfigError
+from bwe_env.errors import ConfigError, UnknownNameError
 from experiments.cli import run_command
 from experiments.networks import named_networks
 from experiments.tables import make_table, refuse_existing, show, write_csv
@@ -105,14 +105,14 @@ def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender,
         setting = evaluation.Setting(call=call, seeds=seeds, num_threads=config.num_threads)
         try:
             return evaluation.baseline(name, call), setting
-        except evaluation.UnknownNameError:
+        except UnknownNameError:
             raise evaluation.unknown_estimator(name) from None
     from agents.export import load_policy
-    from experiments.run_directory import RunDirectory
+    from experiments.run_directory import ENVIRONMENT, RunDirectory
     from experiments.train import TrainConfig
 
     run = RunDirectory.open(name)
-    policy = load_policy(run.policy, environment=evaluation.ENVIRONMENT)
+    policy = load_policy(run.policy, environment=ENVIRONMENT)
     trained = run.load_config(TrainConfig)
     _check_rates(trained.call, call, name)
     setting = evaluation.Setting(

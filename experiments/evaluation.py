@@ -25,9 +25,6 @@ from experiments.stats import Interval, mean_interval, paired_difference, per_ne
 
 Calls = Mapping[str, NDArray[Any]]
 
-#: Id and version of the environment: what a policy and a run belong to.
-ENVIRONMENT = "BandwidthEstimation-v0"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -106,7 +103,7 @@ def timeline(contender: Contender, network: Network, setting: Setting) -> Timeli
     is_over = False
     while not is_over:
         zero = np.zeros((1, 1), dtype=np.float32)
-        action = zero if is_gcc else policy.act(observation, info["capacity_bps"])
+        action = zero if is_gcc else policy.act(observation, env.present_capacity_bps)
         observation, reward, terminated, truncated, info = env.step(action)
         row = {name: float(column[0]) for name, column in info.items() if name in TIMELINE_COLUMNS}
         picture.append({**row, "reward": float(reward[0])})

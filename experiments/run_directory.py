@@ -32,6 +32,9 @@ from bwe_env.errors import ArtifactError, ConfigError, unknown_name
 
 T = TypeVar("T")
 
+#: Id and version of the environment: what a policy and a run belong to.
+ENVIRONMENT = "BandwidthEstimation-v0"
+
 #: Packages whose version can change a result.
 PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "bwe-env")
 #: More runs of one name than anybody keeps; the search for a free number ends there.
@@ -98,19 +101,19 @@ class RunDirectory:
         name: str,
         config: Any,
         *,
-        environment: str,
         seeds: Mapping[str, int],
         networks: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
+        environment: str = ENVIRONMENT,
     ) -> RunDirectory:
         """Make ``root/name-NNN`` with the first free number and write down what will run.
 
         Args:
             config: the dataclass behind the run; stored whole.
-            environment: id and version of the environment, e.g. ``BandwidthEstimation-v0``.
             seeds: every seed of the run by what it seeds.
             networks: digest of each set of networks by its name.
             command: what was typed; by default this process's arguments.
+            environment: id and version of the environment.
 
         Raises:
             ConfigError: `name` cannot be the name of a folder.
@@ -191,7 +194,9 @@ class RunDirectory:
                 "Use the commit named in run.json, or start a new run."
             ) from error
 
-    def check_same(self, *, environment: str, networks: Mapping[str, str] | None = None) -> None:
+    def check_same(
+        self, *, environment: str = ENVIRONMENT, networks: Mapping[str, str] | None = None
+    ) -> None:
         """Refuse to go on in another environment version or on other networks.
 
         Raises:

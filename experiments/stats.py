@@ -7,11 +7,13 @@ resampled, within their network type, because the mix of types is chosen and not
 The bootstrap is the rescaled one of Rao and Wu, "Resampling inference with complex survey data",
 JASA 83 (1988): of a stratum's n networks n - 1 are drawn with replacement, which makes its variance
 the usual unbiased one. Drawing n would understate it by 1/n, which matters for types with a handful
-of networks.
+of networks. Types with a single network say nothing about their spread and are resampled together,
+as one stratum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,14 +98,19 @@ def mean_interval(
         level: share of such intervals that should hold the true mean.
         seed: of the resampling; the same seed gives the same interval to the last bit.
 
+    Returns:
+        The interval; from minus to plus infinity where one network stands alone.
+
     Raises:
         ConfigError: no value is left.
     """
     column = np.asarray(values, dtype=np.float64)
     defined = np.isfinite(column)
-    column, groups = column[defined], np.asarray(strata, dtype=str)[defined]
+    column, groups = column[defined], _without_singles(np.asarray(strata, dtype=str)[defined])
     if len(column) == 0:
         raise ConfigError("a mean over no networks has no interval; give at least one value.")
+    if len(column) == 1:
+        return Interval(mean=float(column[0]), low=-math.inf, high=math.inf, networks=1)
     generator = np.random.default_rng(seed)
     means = np.zeros(resamples)
     for name in np.unique(groups):
@@ -116,11 +123,22 @@ def mean_interval(
     )
 
 
+def _without_singles(strata: NDArray[Any]) -> NDArray[np.int64]:
+    """Strata as numbers, those of one member joined to each other or else to the smallest one."""
+    numbers = np.unique(strata, return_inverse=True)[1].astype(np.int64)
+    is_single = np.bincount(numbers, minlength=1)[numbers] == 1
+    numbers[is_single] = -1
+    if is_single.sum() == 1 and len(numbers) > 1:
+        others = numbers[~is_single]
+        numbers[is_single] = others[np.argmin(np.bincount(others)[others])]
+    return numbers
+
+
 def _resampled_means(
     stratum: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
     n = len(stratum)
-    draws = max(n - 1, 1)
+    draws = n - 1
     means = np.empty(resamples)
     block = max(1, BLOCK_DRAWS // draws)
     for start in range(0, resamples, block):

@@ -27,7 +27,7 @@ from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from experiments.cli import EXIT_INTERRUPTED, run_command
 from experiments.networks import NetworkSets, measured_sets, synthetic_sets
-from experiments.run_directory import RunDirectory, config_to_dict
+from experiments.run_directory import ENVIRONMENT, RunDirectory, config_to_dict
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -162,18 +162,11 @@ def derived_seed(*words: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-def _environment_id() -> str:
-    from experiments.evaluation import ENVIRONMENT
-
-    return ENVIRONMENT
-
-
 def _create_run(config: TrainConfig, sets: NetworkSets) -> RunDirectory:
     return RunDirectory.create(
         config.runs_dir,
         config.name,
         config,
-        environment=_environment_id(),
         seeds={"seed": config.seed, "training_calls": derived_seed("train", config.seed, 0)},
         networks=sets.digests,
     )
@@ -214,7 +207,7 @@ def resumed_config(given: TrainConfig, run: RunDirectory) -> TrainConfig:
 
 
 def _check_resumable(run: RunDirectory, sets: NetworkSets) -> None:
-    run.check_same(environment=_environment_id(), networks=sets.digests)
+    run.check_same(networks=sets.digests)
     if not _checkpoint(run).is_file():
         raise ArtifactError(
             f"{run.path} has no checkpoint yet ({_checkpoint(run).name} is missing): it stopped "
@@ -314,7 +307,7 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
         every_steps=config.validate_every_steps,
         policy_directory=run.policy,
         checkpoint=_checkpoint(run),
-        environment=_environment_id(),
+        environment=ENVIRONMENT,
         action_mode=config.action_mode,
         best_reward=_best_reward(run),
         report=progress.say,
@@ -374,7 +367,9 @@ def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
     def timeline(policy: PolicyEstimator) -> Timeline:
         return evaluation.timeline(_agent(policy), sets.validation[0], setting)
 
-    gcc = evaluation.run(evaluation.baseline("gcc", config.call), sets.validation, setting)
+    def gcc() -> Calls:
+        return evaluation.run(evaluation.baseline("gcc", config.call), sets.validation, setting)
+
     return Validation(run=run, gcc=gcc, timeline=timeline)
 
 
@@ -396,7 +391,7 @@ def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
     from experiments.evaluation import baseline, best_contender
 
     call = config.call
-    policy = load_policy(run.policy, environment=_environment_id())
+    policy = load_policy(run.policy, environment=ENVIRONMENT)
     validation = _setting(config, config.validation_seeds)
     rates = [r for r in CONSTANT_RATES_BPS if call.min_rate_bps <= r <= call.max_rate_bps]
     constant = best_contender(

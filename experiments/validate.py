@@ -201,7 +201,7 @@ def read_rows(lines: Iterator[str]) -> Iterator[Row]:
     names = next(lines).strip().split(",")
     for line in lines:
         texts = dict(zip(names, line.rstrip("\n").split(","), strict=True))
-        values = {
+        values: dict[str, tuple[float, ...]] = {
             name: (float(texts[name]) if texts[name] else math.nan,)
             for name in FLOORS
             if name != "probes"

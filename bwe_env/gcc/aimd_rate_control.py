@@ -8,6 +8,9 @@ rate is left out.
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from bwe_env.gcc.rates import (
     INFINITE_RATE,
@@ -26,7 +29,7 @@ HOLD, INCREASE, DECREASE = 0, 1, 2
 
 #: The model of the additive increase: frames per second and bytes per packet of the video
 #: (GetNearMaxIncreaseRateBpsPerSecond).
-_FRAME_INTERVAL_US = 33_333
+_FRAME_INTERVAL_US: Any = np.int64(33_333)
 _PACKET_BYTES = 1200
 
 #: Bounds of the normalised variance, single precision in libwebrtc (LinkCapacityEstimator::Update):
@@ -84,7 +87,8 @@ def aimd_set_min_rate(aimd: Record, min_rate_bps: int) -> None:
 @kernel
 def _capacity_margin_kbps(capacity: Record, p: Record) -> float:
     variance = capacity.deviation_kbps * capacity.estimate_kbps
-    return p.link_capacity_deviations * math.sqrt(variance)
+    margin_kbps: float = p.link_capacity_deviations * math.sqrt(variance)
+    return margin_kbps
 
 
 @kernel

@@ -72,5 +72,5 @@ def window_pushback_rate_bps(window: Record, p: Record, target_rate_bps: int) ->
         window.encoder_ratio = min(window.encoder_ratio * _FACTOR_RECOVER, 1.0)
     rate_bps = int(target_rate_bps * window.encoder_ratio)
     if rate_bps < p.cwnd_min_rate_bps:
-        return min(target_rate_bps, p.cwnd_min_rate_bps)
+        return int(min(target_rate_bps, p.cwnd_min_rate_bps))
     return rate_bps

@@ -52,7 +52,7 @@ from bwe_env.gcc.probe_controller import (
     probe_set_estimate,
     probe_set_rates,
 )
-from bwe_env.gcc.rates import NO_RATE, bytes_in, floor_to_ms, round_to_ms, scale
+from bwe_env.gcc.rates import NO_RATE, floor_to_ms, round_to_ms, scale
 from bwe_env.gcc.robust_throughput import (
     throughput_add,
     throughput_rate_bps,
@@ -70,18 +70,29 @@ from bwe_env.gcc.send_side import (
     send_side_update,
 )
 from bwe_env.gcc.trendline import NORMAL, OVERUSING
-from bwe_env.sim._jit import NEVER, Record, kernel
+from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
 
-#: The pacer keeps its rates as whole bytes per burst window (modules/pacing/pacing_controller.cc,
-#: kDefaultBurstInterval), which rounds them to 200 bps.
-_PACER_WINDOW_US = 40_000
+#: The pacer keeps its rates as whole bytes per burst window of 40 ms, which rounds them to this
+#: (kDefaultBurstInterval, modules/pacing/pacing_controller.cc).
+_PACER_STEP_BPS = 200
+
+#: What the boxes want to know of a received packet.
+RECEIVED = record(
+    [
+        ("seq", "i8"),
+        ("send_us", "i8"),
+        ("arrival_us", "i8"),
+        ("size_bytes", "i8"),
+        ("probe_cluster", "i8"),  # -1 for none
+    ]
+)
 
 
 @kernel
 def _pacer_rate_bps(rate_bps: int) -> int:
-    """A rate as the pacer keeps it."""
-    return bytes_in(rate_bps, _PACER_WINDOW_US) * 8_000_000 // _PACER_WINDOW_US
+    """A rate as the pacer keeps it: whole bytes per 40 ms."""
+    return (rate_bps + _PACER_STEP_BPS // 2) // _PACER_STEP_BPS * _PACER_STEP_BPS
 
 
 @kernel
@@ -299,48 +310,47 @@ def gcc_on_process_interval(gcc: Record, p: Record, in_flight_bytes: int, now_us
 
 @kernel
 def received_in_order(packets: np.ndarray, first_seq: int, last_seq: int) -> np.ndarray:
-    """Sequence numbers of a report's newly received packets, by arrival, then sending."""
+    """A report's newly received packets by time of arrival, then of sending, then by number.
+
+    Returns:
+        Array of `RECEIVED`; times floored to milliseconds, as the controller knows them.
+    """
     mask = len(packets) - 1
-    order = np.empty(last_seq - first_seq + 1, np.int64)
+    received = np.empty(last_seq - first_seq + 1, RECEIVED)
     count = 0
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
         if packet.report_state != REPORT_RECEIVED_NOW:
             continue
-        arrival_ms = packet.arrival_us // 1000
-        send_ms = packet.send_us // 1000
+        arrival_us = floor_to_ms(packet.arrival_us)
+        send_us = floor_to_ms(packet.send_us)
         row = count
-        while row > 0:
-            other = packets[order[row - 1] & mask]
-            other_ms = other.arrival_us // 1000
-            if other_ms < arrival_ms or (
-                other_ms == arrival_ms and other.send_us // 1000 <= send_ms
-            ):
-                break
-            order[row] = order[row - 1]
+        while row > 0 and (
+            received[row - 1].arrival_us > arrival_us
+            or (received[row - 1].arrival_us == arrival_us and received[row - 1].send_us > send_us)
+        ):
+            received[row] = received[row - 1]
             row -= 1
-        order[row] = seq
+        received[row].seq = seq
+        received[row].send_us = send_us
+        received[row].arrival_us = arrival_us
+        received[row].size_bytes = packet.size_bytes
+        received[row].probe_cluster = packet.probe_cluster
         count += 1
-    return order[:count]
+    return received[:count]
 
 
 @kernel
-def _update_rtts(
-    gcc: Record, packets: np.ndarray, order: np.ndarray, now_us: int
-) -> None:
+def _update_rtts(gcc: Record, received: np.ndarray, now_us: int) -> None:
     """The largest RTT of a report, and the smallest one without the wait for the report."""
-    mask = len(packets) - 1
-    newest_us = floor_to_ms(packets[order[len(order) - 1] & mask].arrival_us)
-    max_rtt_us = -NEVER
-    min_propagation_us = NEVER
-    for seq in order:
-        packet = packets[seq & mask]
-        rtt_us = now_us - floor_to_ms(packet.send_us)
-        waited_us = newest_us - floor_to_ms(packet.arrival_us)
-        max_rtt_us = max(max_rtt_us, rtt_us)
-        min_propagation_us = min(min_propagation_us, rtt_us - waited_us)
-    window_add_rtt(gcc.window, round_to_ms(max_rtt_us))
-    gcc.send_side.propagation_rtt_us = min_propagation_us
+    newest_us = received[len(received) - 1].arrival_us
+    first_send_us = NEVER
+    shortest_us = NEVER
+    for packet in received:
+        first_send_us = min(first_send_us, packet.send_us)
+        shortest_us = min(shortest_us, packet.arrival_us - packet.send_us)
+    window_add_rtt(gcc.window, round_to_ms(now_us - first_send_us))
+    gcc.send_side.propagation_rtt_us = shortest_us + now_us - newest_us
     gcc.send_side.propagation_update_us = now_us
 
 
@@ -353,25 +363,19 @@ def _note_alr_end(gcc: Record, now_us: int) -> None:
 
 
 @kernel
-def _add_received(
-    gcc: Record, p: Record, packets: np.ndarray, order: np.ndarray, now_us: int
-) -> None:
+def _add_received(gcc: Record, p: Record, received: np.ndarray, now_us: int) -> None:
     """Hand every newly received packet, in order, to the boxes that want it."""
-    mask = len(packets) - 1
-    is_robust = p.acked_rate_estimator == ROBUST
-    for seq in order:
-        packet = packets[seq & mask]
-        send_us = floor_to_ms(packet.send_us)
-        arrival_us = floor_to_ms(packet.arrival_us)
-        size_bytes = np.int64(packet.size_bytes)
-        if is_robust:
+    for packet in received:
+        send_us = packet.send_us
+        arrival_us = packet.arrival_us
+        size_bytes = packet.size_bytes
+        if p.acked_rate_estimator == ROBUST:
             throughput_add(gcc.throughput, p, arrival_us, send_us, size_bytes)
         else:
             bitrate_add(gcc.bitrate, p, arrival_us, send_us, size_bytes)
         if packet.probe_cluster >= 0:
-            cluster_id = np.int64(packet.probe_cluster)
             probe_estimator_add(
-                gcc.probe_estimator, p, cluster_id, arrival_us, send_us, size_bytes
+                gcc.probe_estimator, p, packet.probe_cluster, arrival_us, send_us, size_bytes
             )
         delay_based_add(gcc, p, send_us, arrival_us, now_us)
 
@@ -432,7 +436,7 @@ def _add_losses(loss: Record, packets: np.ndarray, first_seq: int, last_seq: int
         packet = packets[seq & mask]
         is_received = packet.report_state == REPORT_RECEIVED_NOW
         if is_received or packet.report_state == REPORT_LOST:
-            loss_v2_add_packet(loss, seq, np.int64(packet.size_bytes), is_received)
+            loss_v2_add_packet(loss, seq, int(packet.size_bytes), is_received)
 
 
 @kernel
@@ -458,12 +462,12 @@ def gcc_on_feedback(
     gcc.window.in_flight_bytes = in_flight_bytes
     in_alr = gcc.alr.in_alr == 1
     _note_alr_end(gcc, now_us)
-    order = received_in_order(packets, first_seq, last_seq)
+    received = received_in_order(packets, first_seq, last_seq)
     is_updated = False
-    if len(order) > 0:
-        _update_rtts(gcc, packets, order, now_us)
+    if len(received) > 0:
+        _update_rtts(gcc, received, now_us)
         delay_based_begin_report(gcc, p, now_us)
-        _add_received(gcc, p, packets, order, now_us)
+        _add_received(gcc, p, received, now_us)
         _update_acked_rate(gcc, p)
         is_updated = _update_delay_based(gcc, p, in_alr, now_us)
     if p.loss_estimator == LOSS_V2:
@@ -479,5 +483,5 @@ def gcc_on_feedback(
         if gcc.delay.has_recovered == 1:
             gcc.probe.alr_started_us = gcc.alr.started_us if in_alr else NEVER
             probe_after_drop(gcc, p, now_us)
-    if len(order) > 0:
+    if len(received) > 0:
         _update_window(gcc, p)

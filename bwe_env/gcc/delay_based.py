@@ -59,9 +59,7 @@ def delay_based_begin_report(gcc: Record, p: Record, now_us: int) -> None:
 
 
 @kernel
-def delay_based_add(
-    gcc: Record, p: Record, send_us: int, arrival_us: int, now_us: int
-) -> None:
+def delay_based_add(gcc: Record, p: Record, send_us: int, arrival_us: int, now_us: int) -> None:
     """Take one received packet of the report, in order of arrival."""
     inter_arrival = gcc.inter_arrival
     if not inter_arrival_add(inter_arrival, p, send_us, arrival_us, now_us):

@@ -59,42 +59,16 @@ class ProbeCluster:
 
 
 @kernel
-def _send(
-    gcc: Record,
-    p: Record,
-    history: Record,
-    packets: np.ndarray,
-    size_bytes: int,
-    probe_cluster: int,
-    now_us: int,
-) -> int:
-    seq = send_history_add(history, packets, size_bytes)
-    packet = packets[seq & (len(packets) - 1)]
-    packet.send_us = now_us
-    packet.arrival_us = NEVER
-    packet.probe_cluster = probe_cluster
-    gcc_on_packet_sent(gcc, p, size_bytes, history.in_flight_bytes, now_us)
-    return seq
-
-
-@kernel
-def _report(
-    gcc: Record,
-    p: Record,
-    history: Record,
-    packets: np.ndarray,
-    first_seq: int,
-    arrivals_us: np.ndarray,
-    now_us: int,
+def _note_arrivals(
+    history: Record, packets: np.ndarray, first_seq: int, arrivals_us: np.ndarray
 ) -> None:
+    """Write what a report says into the ring and mark its rows."""
     mask = len(packets) - 1
     last_seq = first_seq + len(arrivals_us) - 1
-    first_kept = first_reportable_seq(history, packets, first_seq)
-    for seq in range(first_kept, last_seq + 1):
+    for seq in range(first_reportable_seq(history, packets, first_seq), last_seq + 1):
         packet = packets[seq & mask]
         packet.arrival_us = min(packet.arrival_us, arrivals_us[seq - first_seq])
     send_history_report(history, packets, first_seq, last_seq, NEVER - 1)
-    gcc_on_feedback(gcc, p, packets, first_kept, last_seq, history.in_flight_bytes, now_us)
 
 
 class GoogCc:
@@ -162,11 +136,13 @@ class GoogCc:
         Returns:
             Its transport-wide sequence number (unwrapped, from 0), by which feedback names it.
         """
-        return int(
-            _send(
-                self._gcc, self._p, self._history, self._packets, size_bytes, probe_cluster, now_us
-            )
-        )
+        seq = int(send_history_add(self._history, self._packets, size_bytes))
+        row = self._packets[seq & (len(self._packets) - 1)]
+        row.send_us = now_us
+        row.arrival_us = NEVER
+        row.probe_cluster = probe_cluster
+        gcc_on_packet_sent(self._gcc, self._p, size_bytes, self.in_flight_bytes, now_us)
+        return seq
 
     def declare_probe_cluster(self, cluster_id: int, *, min_packets: int, min_bytes: int) -> None:
         """Say what a cluster consists of that this controller did not ask for itself."""
@@ -190,12 +166,15 @@ class GoogCc:
         if first_seq < 0 or last_seq >= self._history.next_seq:
             raise ValueError(
                 f"feedback tells of packets {first_seq} to {last_seq}, but only packets 0 to "
-                f"{self._history.next_seq - 1} were sent; call on_packet_sent for every packet first."
+                f"{self._history.next_seq - 1} were sent; on_packet_sent comes first."
             )
-        if len(arrivals) > 0:
-            _report(
-                self._gcc, self._p, self._history, self._packets, first_seq, arrivals, now_us
-            )
+        if len(arrivals) == 0:
+            return
+        _note_arrivals(self._history, self._packets, first_seq, arrivals)
+        first_kept = max(first_seq, int(self._history.next_seq) - len(self._packets))
+        gcc_on_feedback(
+            self._gcc, self._p, self._packets, first_kept, last_seq, self.in_flight_bytes, now_us
+        )
 
     def on_rtt(self, rtt_us: int, now_us: int) -> None:
         """RTCP has measured a round-trip time."""
@@ -209,9 +188,7 @@ class GoogCc:
         self, min_rate_bps: int, start_rate_bps: int, max_rate_bps: int, now_us: int
     ) -> None:
         """New bounds; 0 or less for no new start rate, and for no maximum."""
-        gcc_on_constraints(
-            self._gcc, self._p, min_rate_bps, start_rate_bps, max_rate_bps, now_us
-        )
+        gcc_on_constraints(self._gcc, self._p, min_rate_bps, start_rate_bps, max_rate_bps, now_us)
 
     def on_streams_config(
         self,

@@ -54,29 +54,24 @@ def loss_classic_clear_history(classic: Record) -> None:
 
 
 @kernel
-def _history_row(classic: Record, index: int) -> Record:
-    return classic.history[(classic.head + index) % _HISTORY]
-
-
-@kernel
 def loss_classic_remember(classic: Record, p: Record, target_rate_bps: int, now_us: int) -> None:
     """Keep the minimum of the target over the last second (a monotonic queue)."""
+    history = classic.history
+    head = classic.head
+    count = classic.num_samples
     oldest_us = now_us + 1_000 - p.classic_increase_interval_us
-    while classic.num_samples > 0 and _history_row(classic, 0).time_us < oldest_us:
-        classic.head = (classic.head + 1) % _HISTORY
-        classic.num_samples -= 1
-    while (
-        classic.num_samples > 0
-        and target_rate_bps <= _history_row(classic, classic.num_samples - 1).rate_bps
-    ):
-        classic.num_samples -= 1
-    if classic.num_samples == _HISTORY:  # more updates per second than libwebrtc ever makes
-        classic.head = (classic.head + 1) % _HISTORY
-        classic.num_samples -= 1
-    row = _history_row(classic, classic.num_samples)
-    row.time_us = now_us
-    row.rate_bps = target_rate_bps
-    classic.num_samples += 1
+    while count > 0 and history[head].time_us < oldest_us:
+        head = (head + 1) % _HISTORY
+        count -= 1
+    while count > 0 and target_rate_bps <= history[(head + count - 1) % _HISTORY].rate_bps:
+        count -= 1
+    if count == _HISTORY:  # more updates per second than libwebrtc ever makes
+        head = (head + 1) % _HISTORY
+        count -= 1
+    history[(head + count) % _HISTORY].time_us = now_us
+    history[(head + count) % _HISTORY].rate_bps = target_rate_bps
+    classic.head = head
+    classic.num_samples = count + 1
 
 
 @kernel
@@ -117,7 +112,7 @@ def loss_classic_rate_bps(
         return target_rate_bps
     ratio = classic.loss_q8 / _Q8
     if ratio <= p.classic_low_loss:
-        lowest_bps = _history_row(classic, 0).rate_bps
+        lowest_bps = classic.history[classic.head].rate_bps
         increased_bps = int(lowest_bps * p.classic_increase_factor + 0.5)
         return int(increased_bps + p.classic_increase_extra_bps)
     if ratio <= p.classic_high_loss or classic.has_decreased == 1:

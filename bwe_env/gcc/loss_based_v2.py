@@ -98,6 +98,7 @@ def loss_v2_reset(loss: Record, p: Record) -> None:
     loss.state = DELAY_BASED
     for row in range(MAX_LOSS_OBSERVATIONS):
         loss.observations[row].id = -1
+        loss.observations[row].send_rate_bps = 0
         loss.weights[row] = math.pow(p.loss_temporal_weight, float(row))
         loss.average_weights[row] = math.pow(p.loss_average_weight, float(row))
     _clear_partial(loss)
@@ -171,29 +172,39 @@ def loss_v2_add_packet(loss: Record, seq: int, size_bytes: int, is_received: boo
 
 
 @kernel
+def _nth_send_rate_bps(loss: Record, p: Record, rank: int) -> int:
+    """The observations' send rate that `rank` others (zeros left out) are not above."""
+    for row in range(p.loss_window_observations):
+        rate_bps = loss.observations[row].send_rate_bps
+        below = 0
+        same = 0
+        for other in range(p.loss_window_observations):
+            other_bps = loss.observations[other].send_rate_bps
+            if 0 < other_bps < rate_bps:
+                below += 1
+            elif other_bps == rate_bps:
+                same += 1
+        if rate_bps > 0 and below <= rank < below + same:
+            return int(rate_bps)
+    return 0
+
+
+@kernel
 def median_send_rate_bps(loss: Record, p: Record) -> int:
     """Median of the observations' send rates, zeros left out."""
     count = 0
     for row in range(p.loss_window_observations):
-        if loss.observations[row].id >= 0 and loss.observations[row].send_rate_bps > 0:
+        if loss.observations[row].send_rate_bps > 0:
             count += 1
-    low_bps = 0
-    high_bps = 0
-    for row in range(p.loss_window_observations):
-        rate_bps = loss.observations[row].send_rate_bps
-        if loss.observations[row].id < 0 or rate_bps == 0:
-            continue
-        below = 0
-        same = 0
-        for other in range(p.loss_window_observations):
-            if loss.observations[other].id >= 0 and loss.observations[other].send_rate_bps > 0:
-                below += loss.observations[other].send_rate_bps < rate_bps
-                same += loss.observations[other].send_rate_bps == rate_bps
-        if below <= (count - 1) // 2 < below + same:
-            low_bps = rate_bps
-        if below <= count // 2 < below + same:
-            high_bps = rate_bps
+    low_bps = _nth_send_rate_bps(loss, p, (count - 1) // 2)
+    high_bps = _nth_send_rate_bps(loss, p, count // 2)
     return (low_bps + high_bps) // 2
+
+
+@kernel
+def _aged(loss: Record, observation: Record, size_bytes: int) -> int:
+    """Bytes of an observation, weighted by its age."""
+    return scale(size_bytes, loss.average_weights[loss.num_observations - 1 - observation.id])
 
 
 @kernel
@@ -205,43 +216,37 @@ def average_loss_ratio(loss: Record, p: Record) -> float:
     """
     total_bytes = 0
     lost_bytes = 0
+    best_row = -1
     best_ratio = 1.0
-    best_bytes = 0
-    best_lost_bytes = 0
+    worst_row = -1
     worst_ratio = 0.0
-    worst_bytes = 0
-    worst_lost_bytes = 0
-    worst_send_rate_bps = 0
-    for row in range(p.loss_window_observations):
+    for row in range(min(loss.num_observations, p.loss_window_observations)):
         observation = loss.observations[row]
-        if observation.id < 0:
-            continue
-        weight = loss.average_weights[loss.num_observations - 1 - observation.id]
-        size_bytes = scale(observation.size_bytes, weight)
-        observation_lost_bytes = scale(observation.lost_bytes, weight)
-        total_bytes += size_bytes
-        lost_bytes += observation_lost_bytes
+        total_bytes += _aged(loss, observation, observation.size_bytes)
+        lost_bytes += _aged(loss, observation, observation.lost_bytes)
         ratio = 0.0
         if observation.size_bytes > 0:
             ratio = observation.lost_bytes / observation.size_bytes
-        if loss.num_observations <= _MIN_FOR_TRIMMED_MEAN:
-            continue
         if ratio > worst_ratio:
             worst_ratio = ratio
-            worst_bytes = size_bytes
-            worst_lost_bytes = observation_lost_bytes
-            worst_send_rate_bps = observation.send_rate_bps
+            worst_row = row
         if ratio < best_ratio:
             best_ratio = ratio
-            best_bytes = size_bytes
-            best_lost_bytes = observation_lost_bytes
-    if lost_bytes == 0 or total_bytes == 0:
+            best_row = row
+    if lost_bytes == 0:
         return 0.0
-    spike_bps = scale(median_send_rate_bps(loss, p), p.spike_send_rate_factor)
-    kept_bytes = total_bytes - worst_bytes - best_bytes
-    if spike_bps <= worst_send_rate_bps or kept_bytes == 0:
-        return float(lost_bytes / total_bytes)
-    return float((lost_bytes - best_lost_bytes - worst_lost_bytes) / kept_bytes)
+    kept_bytes = total_bytes
+    kept_lost_bytes = lost_bytes
+    if loss.num_observations > _MIN_FOR_TRIMMED_MEAN:
+        for row in (best_row, worst_row):
+            if row >= 0:
+                observation = loss.observations[row]
+                kept_bytes -= _aged(loss, observation, observation.size_bytes)
+                kept_lost_bytes -= _aged(loss, observation, observation.lost_bytes)
+        spike_bps = scale(median_send_rate_bps(loss, p), p.spike_send_rate_factor)
+        if spike_bps <= loss.observations[worst_row].send_rate_bps or kept_bytes == 0:
+            return float(lost_bytes / total_bytes)
+    return float(kept_lost_bytes / kept_bytes)
 
 
 @kernel
@@ -253,9 +258,7 @@ def _update_upper_bound(loss: Record, p: Record) -> None:
 
 
 @kernel
-def _push_observation(
-    loss: Record, p: Record, first_send_us: int, last_send_us: int
-) -> bool:
+def _push_observation(loss: Record, p: Record, first_send_us: int, last_send_us: int) -> bool:
     """Close the observation being collected if it spans enough send time."""
     if loss.last_send_us == -NEVER:
         loss.last_send_us = first_send_us
@@ -288,11 +291,12 @@ def loss_probability(inherent_loss: float, bandwidth_bps: int, send_rate_bps: in
 @kernel
 def feasible_inherent_loss(inherent_loss: float, bandwidth_bps: int, p: Record) -> float:
     """Inherent loss within its bounds, which are tighter for large bandwidths."""
-    largest = 1.0
+    largest: float = 1.0
     if bandwidth_bps > 0:
         balance = p.inherent_loss_balance_bps / bandwidth_bps
         largest = min(p.inherent_loss_max_offset + balance, 1.0)
-    return min(max(inherent_loss, p.inherent_loss_min), largest)
+    feasible: float = min(max(inherent_loss, p.inherent_loss_min), largest)
+    return feasible
 
 
 @kernel
@@ -309,10 +313,15 @@ def _fitted_inherent_loss(loss: Record, p: Record, start: float, bandwidth_bps: 
             lost = loss_probability(inherent_loss, bandwidth_bps, observation.send_rate_bps)
             kept = 1.0 - lost
             weight = loss.weights[loss.num_observations - 1 - observation.id]
-            lost_kb = observation.lost_bytes / 1000.0
             kept_kb = (observation.size_bytes - observation.lost_bytes) / 1000.0
-            first += weight * (lost_kb / lost - kept_kb / kept)
-            second -= weight * (lost_kb / (lost * lost) + kept_kb / (kept * kept))
+            first_term = -kept_kb / kept
+            second_term = kept_kb / (kept * kept)
+            if observation.lost_bytes > 0:
+                lost_kb = observation.lost_bytes / 1000.0
+                first_term += lost_kb / lost
+                second_term += lost_kb / (lost * lost)
+            first += weight * first_term
+            second -= weight * second_term
         if second >= 0.0:
             second = -1.0e-6
         inherent_loss = feasible_inherent_loss(
@@ -335,8 +344,9 @@ def high_bandwidth_bias(loss: Record, p: Record, bandwidth_bps: int) -> float:
 def _objective(loss: Record, p: Record, inherent_loss: float, bandwidth_bps: int) -> float:
     """Log-likelihood of the observations under a candidate, plus the bias."""
     bias = high_bandwidth_bias(loss, p, bandwidth_bps)
-    inherent = loss_probability(inherent_loss, 0, 0)
-    log_inherent_lost = math.log(inherent)  # most observations were sent below the bandwidth
+    # Most observations were sent below the bandwidth: the same logarithms serve them all.
+    inherent = loss_probability(inherent_loss, bandwidth_bps, bandwidth_bps)
+    log_inherent_lost = math.log(inherent)
     log_inherent_kept = math.log(1.0 - inherent)
     objective = 0.0
     for row in range(p.loss_window_observations):
@@ -358,15 +368,11 @@ def _objective(loss: Record, p: Record, inherent_loss: float, bandwidth_bps: int
 
 
 @kernel
-def _is_loss_limited(loss: Record) -> bool:
-    return bool(loss.state != DELAY_BASED)
-
-
-@kernel
 def _is_increasing(loss: Record, old_bps: int, new_bps: int) -> bool:
     """Whether a loss-limited estimate goes up, or stays while it was going up."""
-    is_rising = loss.state == INCREASING or loss.state == INCREASING_WITH_PADDING
-    return bool(_is_loss_limited(loss) and (old_bps < new_bps or (old_bps == new_bps and is_rising)))
+    if loss.state == DELAY_BASED or new_bps < old_bps:
+        return False
+    return bool(old_bps < new_bps or loss.state != DECREASING)
 
 
 @kernel
@@ -379,7 +385,9 @@ def _candidate_bps(loss: Record, p: Record, index: int, in_alr: bool) -> int:
     if index == 2:
         return scale(loss.bandwidth_bps, p.loss_candidate_down)
     if index == 3:
-        is_padding = p.loss_padding_us > 0 and loss.padding_us + p.loss_padding_us >= loss.last_send_us
+        is_padding = (
+            p.loss_padding_us > 0 and loss.padding_us + p.loss_padding_us >= loss.last_send_us
+        )
         if loss.acked_rate_bps == NO_RATE or (in_alr and not is_padding):
             return NO_RATE
         return scale(loss.acked_rate_bps, p.loss_acked_candidate_factor)
@@ -391,7 +399,7 @@ def _candidate_bps(loss: Record, p: Record, index: int, in_alr: bool) -> int:
 def _choose_candidate(loss: Record, p: Record, in_alr: bool) -> tuple[int, float]:
     """Bandwidth and inherent loss of the most likely candidate."""
     ceiling_bps = loss.max_rate_bps
-    if _is_loss_limited(loss) and loss.window_limit_bps < INFINITE_RATE:
+    if loss.state != DELAY_BASED and loss.window_limit_bps < INFINITE_RATE:
         ceiling_bps = loss.window_limit_bps
     ceiling_bps = max(loss.bandwidth_bps, ceiling_bps)
     best_bps = int(loss.bandwidth_bps)
@@ -485,7 +493,7 @@ def _update_result(loss: Record, p: Record, bounded_bps: int) -> None:
     _change_state(loss, p, bounded_bps)
     loss.result_bps = bounded_bps
     window_end_us = loss.recovering_us + p.loss_increase_window_us
-    if _is_loss_limited(loss) and window_end_us < loss.last_send_us:
+    if loss.state != DELAY_BASED and window_end_us < loss.last_send_us:
         grown_bps = scale(loss.bandwidth_bps, p.loss_max_increase_factor)
         loss.window_limit_bps = max(grown_bps, _MIN_LIMIT_BPS)
         loss.recovering_us = loss.last_send_us
@@ -519,7 +527,7 @@ def loss_v2_update(
     best_bps, inherent_loss = _choose_candidate(loss, p, in_alr)
     if loss.average_loss > inherent_loss and loss.bandwidth_bps < best_bps:
         best_bps = int(loss.bandwidth_bps)
-    if _is_loss_limited(loss):
+    if loss.state != DELAY_BASED:
         best_bps = _limit_increase(loss, p, best_bps)
     bounded_bps = min(best_bps, loss.upper_bound_bps, delay_based_bps)
     bounded_bps = max(bounded_bps, loss.lower_bound_bps)

@@ -7,6 +7,7 @@ stands for modules/congestion_controller/goog_cc/, RBE/ for modules/remote_bitra
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -63,7 +64,7 @@ class GccParameters:
     max_burst_s: float = _number(0.1, 0.0, 10.0, "s")
     """arrival span of a group grown by such bursts (kMaxBurstDuration)"""
     reordered_reset_groups: int = _number(3, 1, 1000)
-    """groups in a row that arrive before their predecessor: start anew (kReorderedResetThreshold)"""
+    """groups in a row that arrive before their predecessor: reset (kReorderedResetThreshold)"""
     clock_jump_s: float = _number(3.0, 0.01, 1000.0, "s")
     """receive clock ahead of ours by so much: start anew (kArrivalTimeOffsetThreshold)"""
     stream_timeout_s: float = _number(2.0, 0.1, 1000.0, "s")
@@ -367,8 +368,8 @@ def _check(field: dataclasses.Field[Any], value: object) -> None:
     is_number = isinstance(value, (int, float, np.integer, np.floating))
     if isinstance(value, bool) or not is_number or not low <= value <= high:  # type: ignore[operator]
         raise ConfigError(
-            f"gcc.{field.name}={value!r} must be a number between {low:g} and {high:g} {unit}".rstrip()
-            + f"; libwebrtc uses {field.default!r}."
+            f"gcc.{field.name}={value!r} must be a number from {low:g} to {high:g}"
+            f"{unit and ' ' + unit}; libwebrtc uses {field.default!r}."
         )
     if hint is int and not math.floor(value) == value:  # type: ignore[call-overload]
         raise ConfigError(f"gcc.{field.name}={value!r} must be a whole number.")
@@ -376,7 +377,7 @@ def _check(field: dataclasses.Field[Any], value: object) -> None:
 
 def _check_order(parameters: GccParameters, *names: str) -> None:
     values = [getattr(parameters, name) for name in names]
-    if any(low > high for low, high in zip(values, values[1:], strict=False)):
+    if any(low > high for low, high in itertools.pairwise(values)):
         raise ConfigError(
             f"gcc parameters must satisfy {' <= '.join(names)}; got "
             f"{', '.join(f'{value:g}' for value in values)}."

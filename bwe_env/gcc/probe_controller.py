@@ -6,6 +6,10 @@ estimate (off by default). The clusters it asks for are appended to `gcc.probes`
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from bwe_env.gcc.probe_bitrate_estimator import probe_declare
 from bwe_env.gcc.rates import INFINITE_RATE, bytes_in, scale
 from bwe_env.sim._jit import NEVER, Record, kernel, record
@@ -16,6 +20,11 @@ INIT, WAITING, COMPLETE = 0, 1, 2
 #: What limits the estimate (BandwidthLimitedCause): nothing that forbids probes, loss while
 #: increasing (small probes), or delay, RTT and loss (no probes).
 FREE, LOSS_INCREASING, NO_PROBES = 0, 1, 2
+
+#: Arguments of `_initiate`. Typed, because a plain number would compile its own version.
+NO_SECOND: Any = np.int64(0)
+LAST: Any = np.int64(0)
+FURTHER: Any = np.int64(1)
 
 #: libwebrtc's timers begin at "Timestamp 0", long before a call. Ours begin at the call, so "0" is
 #: this long ago (the vectors were recorded from 100 s on).
@@ -118,13 +127,13 @@ def _max_probe_bps(probe: Record, p: Record) -> int:
 
 @kernel
 def _initiate(
-    gcc: Record, p: Record, first_bps: int, second_bps: int, further: bool, now_us: int
+    gcc: Record, p: Record, first_bps: int, second_bps: int, further: int, now_us: int
 ) -> None:
     """Request clusters at one or two rates, unless the bandwidth is limited by something.
 
     Args:
-        second_bps: 0 for none.
-        further: whether a good result leads to the next probe.
+        second_bps: NO_SECOND for none.
+        further: FURTHER if a good result is to lead to the next probe, else LAST.
     """
     probe = gcc.probe
     if probe.limited_by == NO_PROBES:
@@ -135,7 +144,7 @@ def _initiate(
     if second_bps != 0:
         _request_cluster(gcc, p, min(second_bps, limit_bps), now_us)
     probe.probing_us = now_us
-    if further and first_bps < limit_bps and last_bps < limit_bps:
+    if further == FURTHER and first_bps < limit_bps and last_bps < limit_bps:
         probe.state = WAITING
         probe.min_to_probe_further_bps = scale(last_bps, p.further_probe_threshold)
     else:
@@ -149,7 +158,7 @@ def _initiate_exponential(gcc: Record, p: Record, now_us: int) -> None:
         probe.repeat_until_us = now_us + p.initial_probing_period_us
     first_bps = scale(probe.start_rate_bps, p.first_probe_scale)
     second_bps = scale(probe.start_rate_bps, p.second_probe_scale)
-    _initiate(gcc, p, first_bps, second_bps, True, now_us)
+    _initiate(gcc, p, first_bps, second_bps, FURTHER, now_us)
 
 
 @kernel
@@ -173,9 +182,10 @@ def probe_set_rates(
     if probe.state == INIT:
         if probe.is_available == 1:
             _initiate_exponential(gcc, p, now_us)
-    elif probe.state == COMPLETE and probe.estimate_bps > 0:
-        if old_max_bps < probe.max_rate_bps and probe.estimate_bps < probe.max_rate_bps:
-            _initiate(gcc, p, probe.max_rate_bps, 0, False, now_us)
+    elif probe.state == COMPLETE:
+        is_raised = old_max_bps < probe.max_rate_bps
+        if is_raised and 0 < probe.estimate_bps < probe.max_rate_bps:
+            _initiate(gcc, p, probe.max_rate_bps, NO_SECOND, LAST, now_us)
 
 
 @kernel
@@ -209,7 +219,7 @@ def _probe_allocation(gcc: Record, p: Record, allocated_bps: int, now_us: int) -
         wanted_bps = min(wanted_bps, limit_bps)
         if wanted_bps > first_bps:
             second_bps = wanted_bps
-    _initiate(gcc, p, first_bps, second_bps, is_limited, now_us)
+    _initiate(gcc, p, first_bps, second_bps, int(is_limited), now_us)
 
 
 @kernel
@@ -241,7 +251,7 @@ def probe_set_estimate(
         probe.before_drop_bps = probe.estimate_bps
     probe.estimate_bps = estimate_bps
     if probe.state == WAITING and estimate_bps > probe.min_to_probe_further_bps:
-        _initiate(gcc, p, scale(estimate_bps, p.further_probe_scale), 0, True, now_us)
+        _initiate(gcc, p, scale(estimate_bps, p.further_probe_scale), NO_SECOND, FURTHER, now_us)
 
 
 @kernel
@@ -258,7 +268,7 @@ def probe_after_drop(gcc: Record, p: Record, now_us: int) -> None:
         and now_us - probe.drop_probed_us > p.drop_probe_interval_us
     ):
         probe.drop_probed_us = now_us
-        _initiate(gcc, p, suggested_bps, 0, False, now_us)
+        _initiate(gcc, p, suggested_bps, NO_SECOND, LAST, now_us)
 
 
 @kernel
@@ -271,8 +281,12 @@ def probe_process(gcc: Record, p: Record, now_us: int) -> None:
     if probe.state != COMPLETE or probe.estimate_bps == 0:
         return
     if now_us < probe.repeat_until_us and waited_us >= p.probe_result_timeout_us:
-        _initiate(gcc, p, scale(probe.estimate_bps, p.first_probe_scale), 0, True, now_us)
+        _initiate(
+            gcc, p, scale(probe.estimate_bps, p.first_probe_scale), NO_SECOND, FURTHER, now_us
+        )
     elif probe.alr_probing == 1 and probe.alr_started_us != NEVER:
         last_us = max(probe.alr_started_us, probe.probing_us)
         if now_us >= last_us + p.alr_probe_interval_us:
-            _initiate(gcc, p, scale(probe.estimate_bps, p.alr_probe_scale), 0, True, now_us)
+            _initiate(
+                gcc, p, scale(probe.estimate_bps, p.alr_probe_scale), NO_SECOND, FURTHER, now_us
+            )

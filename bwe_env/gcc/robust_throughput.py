@@ -223,9 +223,6 @@ def throughput_rate_bps(estimator: Record, p: Record) -> int:
     if estimator.end - estimator.first < p.throughput_required_packets:
         return NO_RATE
     oldest = estimator.window[estimator.first & _MASK]
-    if (
-        estimator.first < estimator.disordered_until
-        or oldest.send_us < estimator.discarded_send_us
-    ):
+    if estimator.first < estimator.disordered_until or oldest.send_us < estimator.discarded_send_us:
         return int(throughput_scan(estimator, p))
     return int(min(_ordered_send_rate_bps(estimator), _receive_rate_bps(estimator)))

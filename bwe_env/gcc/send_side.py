@@ -19,7 +19,7 @@ from bwe_env.gcc.loss_based_v2 import (
     loss_v2_set_limits,
 )
 from bwe_env.gcc.parameters import LOSS_V2
-from bwe_env.gcc.rates import INFINITE_RATE, NO_RATE, scale
+from bwe_env.gcc.rates import INFINITE_RATE, scale
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 
 #: Floor of every minimum rate (kCongestionControllerMinBitrate, RBE/include/bwe_defines.h).
@@ -44,7 +44,7 @@ SEND_SIDE = record(
 
 @kernel
 def send_side_reset(gcc: Record, p: Record) -> None:
-    """No limits and no estimates yet."""
+    """No estimates yet; limits are to follow."""
     send_side = gcc.send_side
     send_side.target_rate_bps = 0
     send_side.delay_based_limit_bps = INFINITE_RATE
@@ -55,7 +55,6 @@ def send_side_reset(gcc: Record, p: Record) -> None:
     send_side.loss_state = DELAY_BASED
     loss_classic_reset(gcc.loss_classic)
     loss_v2_reset(gcc.loss_based, p)
-    send_side_set_limits(gcc, p, MIN_RATE_BPS, DEFAULT_MAX_RATE_BPS)
 
 
 @kernel

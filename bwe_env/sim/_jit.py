@@ -147,5 +147,6 @@ def record(fields: Sequence[tuple[Any, ...]]) -> np.dtype[Any]:
         "formats": formats,
         "offsets": offsets,
         "itemsize": -(-end // 8) * 8,
+        "aligned": True,
     }
     return np.dtype((np.record, np.dtype(layout)))

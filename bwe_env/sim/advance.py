@@ -88,9 +88,7 @@ def _on_departure(
     )
     arrival_us = NEVER
     if not is_lost:
-        arrival_us = delay_arrival_us(
-            call.forward.delay, call.key, STREAM_FORWARD_JITTER, now_us
-        )
+        arrival_us = delay_arrival_us(call.forward.delay, call.key, STREAM_FORWARD_JITTER, now_us)
     if entry.seq == CONSENT_ENTRY:
         # One check under way is enough: a later one would only confirm what this one does.
         if flow.timers_us[EVENT_CONSENT_ARRIVAL] == NEVER:
@@ -148,9 +146,7 @@ def _on_flow_event(
     elif event == EVENT_AUDIO:
         sender_on_audio(call, flow, packets, queue, segments, now_us)
     elif event == EVENT_PROCESS:
-        gcc_on_process_interval(
-            flow.gcc, flow.gcc_parameters, flow.history.in_flight_bytes, now_us
-        )
+        gcc_on_process_interval(flow.gcc, flow.gcc_parameters, flow.history.in_flight_bytes, now_us)
         follow_gcc(flow, now_us)
         schedule_pacer(flow, now_us)
         flow.timers_us[EVENT_PROCESS] = now_us + PROCESS_INTERVAL_US

@@ -7,7 +7,6 @@ import numpy as np
 from bwe_env.sim._jit import entry
 from bwe_env.sim.advance import advance_one
 from bwe_env.sim.decision import apply_decision
-from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.sender import schedule_pacer
 from bwe_env.sim.step import finish_interval
 
@@ -25,10 +24,8 @@ def decide(
     for env in range(first, last):
         flow = flows[calls[env].first_flow]
         if mode == MODE_RATE:
-            flow.controller = CONTROLLER_ACTION
             apply_decision(flow, int(values[env] + 0.5), 0, 0, 0)
         elif mode == MODE_SCALE:
-            flow.controller = CONTROLLER_GCC
             if flow.scale != values[env]:
                 flow.scale = values[env]
                 apply_decision(

@@ -69,9 +69,7 @@ def cursor_seek(cursor: Record, segments: np.ndarray, time_us: float) -> float:
 
 
 @kernel
-def serve_until_us(
-    cursor: Record, segments: np.ndarray, start_us: float, bits: float
-) -> float:
+def serve_until_us(cursor: Record, segments: np.ndarray, start_us: float, bits: float) -> float:
     """When a server that starts at `start_us` has served `bits`, integrating over every change.
 
     A trace holds at least one positive capacity, so the walk ends. Time stays in floating-point
@@ -91,9 +89,7 @@ def serve_until_us(
 
 
 @kernel
-def capacity_bits(
-    cursor: Record, segments: np.ndarray, from_us: int, until_us: int
-) -> float:
+def capacity_bits(cursor: Record, segments: np.ndarray, from_us: int, until_us: int) -> float:
     """Integral of the capacity over ``[from_us, until_us)``; leaves the cursor at `until_us`."""
     bits = 0.0
     time_us = from_us

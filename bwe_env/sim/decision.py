@@ -40,9 +40,7 @@ def follow_gcc(flow: Record, now_us: int) -> None:
         gcc.num_probes = 0
         return
     if flow.scale == 1.0:
-        apply_decision(
-            flow, gcc.target_rate_bps, gcc.pacing_rate_bps, gcc.padding_rate_bps, 0
-        )
+        apply_decision(flow, gcc.target_rate_bps, gcc.pacing_rate_bps, gcc.padding_rate_bps, 0)
     else:
         scaled_bps = int(flow.scale * gcc.target_rate_bps + 0.5)
         apply_decision(flow, scaled_bps, 0, gcc.padding_rate_bps, 0)

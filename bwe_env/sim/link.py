@@ -72,9 +72,7 @@ def link_limit_bytes(link: Record, segments: np.ndarray, now_us: int) -> int:
 
 
 @kernel
-def link_serve_head(
-    link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int
-) -> None:
+def link_serve_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> None:
     """Begin the service of the entry at the head: now, or at the exact end of the last service.
 
     The last service ended a fraction of a microsecond before its packet's departure event.

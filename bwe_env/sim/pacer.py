@@ -136,9 +136,7 @@ def pacer_padding_bytes(pacer: Record) -> int:
 
 
 @kernel
-def pacer_queue_frame(
-    pacer: Record, size_bytes: int, num_packets: int, now_us: int
-) -> None:
+def pacer_queue_frame(pacer: Record, size_bytes: int, num_packets: int, now_us: int) -> None:
     """Let a coded frame wait; the caller keeps its packets' sizes."""
     pacer.queue_bytes += size_bytes
     pacer.queue_packets += num_packets

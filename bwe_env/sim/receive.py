@@ -155,9 +155,7 @@ def on_report_timer(call: Record, flow: Record, messages: np.ndarray, now_us: in
 
 
 @kernel
-def on_rtcp_timer(
-    call: Record, flow: Record, messages: np.ndarray, now_us: int
-) -> None:
+def on_rtcp_timer(call: Record, flow: Record, messages: np.ndarray, now_us: int) -> None:
     """Send a receiver report: packets lost and received since the last one."""
     newest = flow.receiver.newest_seq
     expected = newest - flow.rtcp_newest_seq
@@ -252,9 +250,7 @@ def _on_rtcp(
 
 
 @kernel
-def on_message_arrival(
-    flow: Record, packets: np.ndarray, messages: np.ndarray, now_us: int
-) -> int:
+def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, now_us: int) -> int:
     """The head of the reverse path reaches the sender.
 
     Returns:

@@ -15,7 +15,9 @@ from bwe_env.sim.freeze import FREEZE_WINDOW, MIN_FREEZE_EXTRA_US, is_freeze
 
 KEY_FRAME_WAIT_US = 200_000  # max_wait_for_keyframe, video_receive_stream2.h
 FRAME_WAIT_US = 3_000_000  # max_wait_for_frame, video_receive_stream2.h
-ACTIVE_STREAM_US = 5_000_000  # a stream silent for longer asks for nothing (video_receive_stream2.cc)
+ACTIVE_STREAM_US = (
+    5_000_000  # a stream silent for longer asks for nothing (video_receive_stream2.cc)
+)
 
 RECEIVER = record(
     [

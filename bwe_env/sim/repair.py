@@ -69,9 +69,7 @@ def repair_add_gap(
 
 
 @kernel
-def repair_forget(
-    repair: Record, packets: np.ndarray, oldest_seq: int, oldest_frame: int
-) -> None:
+def repair_forget(repair: Record, packets: np.ndarray, oldest_seq: int, oldest_frame: int) -> None:
     """Drop what has arrived, what nobody waits for any more, and what was asked for too often."""
     mask = len(packets) - 1
     kept = 0

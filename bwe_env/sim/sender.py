@@ -93,9 +93,7 @@ def send_packet(
     ):
         packet.fate = FATE_RANDOM_LOSS
     else:
-        packet.fate = link_enqueue(
-            call.link, segments, queue, flow.number, seq, size_bytes, now_us
-        )
+        packet.fate = link_enqueue(call.link, segments, queue, flow.number, seq, size_bytes, now_us)
     if packet.fate != FATE_PENDING:
         account_lost(flow.totals, flow.interval, packet)
     gcc_on_packet_sent(
@@ -163,9 +161,7 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
     if flow.pacer.queue_packets == 0:
         pacer_elapse(flow.pacer, now_us)
     pacer_queue_frame(flow.pacer, size_bytes + num_packets * header_bytes, num_packets, now_us)
-    prober_on_packet_queued(
-        flow.pacer.prober, packet_payload_bytes(frame, 0) + header_bytes
-    )
+    prober_on_packet_queued(flow.pacer.prober, packet_payload_bytes(frame, 0) + header_bytes)
     schedule_pacer(flow, now_us)
 
 
@@ -210,9 +206,7 @@ def sender_on_nack(
         if packet.kind != KIND_VIDEO or packet.arrival_us <= built_us or packet.is_repaired == 1:
             continue
         flow.monitor.nacked_packets += 1
-        if not pacer_queue_rtx(
-            flow.pacer, seq, packet.size_bytes + RTX_HEADER_BYTES, now_us
-        ):
+        if not pacer_queue_rtx(flow.pacer, seq, packet.size_bytes + RTX_HEADER_BYTES, now_us):
             flow.totals.dropped_rtx += 1
     schedule_pacer(flow, now_us)
 
@@ -327,15 +321,13 @@ def _send_probe_burst(
     sent_bytes = 0
     if cluster.sent_bytes == 0:
         # A small packet opens the cluster, so that its first gap is measured (pacing_controller.cc).
-        sent_bytes += _send_padding(
-            call, flow, packets, queue, segments, 1, cluster_id, now_us
-        )
+        sent_bytes += _send_padding(call, flow, packets, queue, segments, 1, cluster_id, now_us)
     while sent_bytes < wanted_bytes and call.status == 0:
         if flow.pacer.queue_packets > 0:
             sent_bytes += _send_media(
                 call,
                 flow,
-                        packets,
+                packets,
                 frames,
                 queue,
                 segments,
@@ -346,7 +338,7 @@ def _send_probe_burst(
             sent_bytes += _send_padding(
                 call,
                 flow,
-                        packets,
+                packets,
                 queue,
                 segments,
                 wanted_bytes - sent_bytes,
@@ -380,7 +372,7 @@ def sender_on_pacer(
             _send_media(
                 call,
                 flow,
-                        packets,
+                packets,
                 frames,
                 queue,
                 segments,
@@ -391,7 +383,7 @@ def sender_on_pacer(
             _send_padding(
                 call,
                 flow,
-                        packets,
+                packets,
                 queue,
                 segments,
                 pacer_padding_bytes(pacer),

@@ -160,7 +160,6 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["start_rate_bps"] = call.start_rate_bps
     flow["max_rate_bps"] = call.max_rate_bps
     flow["pacing_factor"] = call.packets.pacing_factor
-    flow["scale"] = 1.0
     flow["overhead_bytes"] = call.packets.overhead_bytes
     flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
     flow["mtu_bytes"] = MTU_BYTES
@@ -171,7 +170,6 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["rtcp_interval_us"] = s_to_us(call.feedback.rtcp_interval_s)
     flow["consent_interval_us"] = s_to_us(call.consent_interval_s)
     flow["drop_timeout_us"] = s_to_us(call.drop_timeout_s)
-    flow["controller"] = CONTROLLER_GCC
     flow["estimator_side"] = SIDE_SENDER
     video = call.video
     encoder = flow["encoder"]
@@ -225,10 +223,15 @@ def _start_timers(flow: Record) -> None:
 def flow_reset(flow: Record, key: np.uint64) -> None:
     """A flow at t = 0: transport ready, the start rate, GCC asking for its first probes."""
     flow.key = key
+    flow.scale = 1.0
     flow.next_arrival_seq = 0
     flow.rtcp_received_base = 0
     flow.rtcp_newest_seq = -1
     flow.rtt_us = DEFAULT_RTT_US
+    flow.last_consent_us = 0
+    flow.report_first_seq = 0
+    flow.report_last_seq = -1
+    flow.report_built_us = 0
     flow.rtx_rate_bps = 0.0
     flow.rtx_bytes = 0
     send_history_reset(flow.history)
@@ -338,12 +341,18 @@ class World:
         gcc: GccParameters,
         reward: RewardConfig,
         observation: ObservationConfig,
+        controller: int = CONTROLLER_GCC,
     ) -> World:
-        """Allocate `num_envs` calls that can run on any of `networks`; reset each before use."""
+        """Allocate `num_envs` calls that can run on any of `networks`; reset each before use.
+
+        Args:
+            controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
+        """
         rings = ring_lengths(call, networks)
         rows, segments = build_networks(networks)
         flows = np.zeros(num_envs, dtype=FLOW)
         _configure_flow(flows, call, gcc)
+        flows["controller"] = controller
         calls = np.zeros(num_envs, dtype=CALL)
         calls["first_flow"] = np.arange(num_envs)
         calls["num_flows"] = 1

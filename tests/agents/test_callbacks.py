@@ -61,7 +61,7 @@ def validation_callback(folder: Path, rewards: list[float], **options: Any) -> V
         "action_mode": "rate",
         "report": lambda line: None,
     }
-    validation = Validation(run=lambda policy: calls(next(remaining)), gcc=calls(0.5))
+    validation = Validation(run=lambda policy: calls(next(remaining)), gcc=lambda: calls(0.5))
     return ValidationCallback(validation, **(defaults | options))
 
 
@@ -137,7 +137,7 @@ def test_a_call_of_the_policy_is_drawn_into_tensorboard(tmp_path: Path, model: A
         timeline.append(dict.fromkeys(TIMELINE_COLUMNS, 0.5) | {"time_s": 0.1 * i})
     callback = validation_callback(tmp_path, [0.1])
     callback._validation = Validation(
-        run=lambda policy: calls(0.1), gcc=calls(0.5), timeline=lambda policy: timeline
+        run=lambda policy: calls(0.1), gcc=lambda: calls(0.5), timeline=lambda policy: timeline
     )
     model.learn(64, callback=callback)
     assert "image:call/timeline" in read_scalars(tmp_path)

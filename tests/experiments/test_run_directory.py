@@ -9,9 +9,7 @@ import pytest
 
 from bwe_env.config import CallConfig
 from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
-from experiments.run_directory import RunDirectory, fingerprint, git_state
-
-ENVIRONMENT = "BandwidthEstimation-v0"
+from experiments.run_directory import ENVIRONMENT, RunDirectory, fingerprint, git_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +20,6 @@ class ExampleConfig:
 
 def create(root: Path, **changes: Any) -> RunDirectory:
     options: dict[str, Any] = {
-        "environment": ENVIRONMENT,
         "seeds": {"run": 5},
         "networks": {"train": "abc", "test": "def"},
         "command": ["python", "-m", "experiments.train"],
@@ -70,7 +67,7 @@ def test_a_run_of_another_environment_version_is_refused_with_the_way_out(tmp_pa
 def test_other_networks_than_at_the_start_are_refused(tmp_path: Path) -> None:
     run = create(tmp_path)
     with pytest.raises(ArtifactError, match=r"the test networks are not those .* --traces"):
-        run.check_same(environment=ENVIRONMENT, networks={"train": "abc", "test": "xyz"})
+        run.check_same(networks={"train": "abc", "test": "xyz"})
 
 
 def test_a_configuration_edited_afterwards_is_refused(tmp_path: Path) -> None:
@@ -116,7 +113,7 @@ def test_a_folder_that_is_no_whole_run_is_refused(tmp_path: Path, content: str |
 @pytest.mark.parametrize("name", ["", "../x", ".hidden", "a b"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="becomes a folder"):
-        RunDirectory.create(tmp_path, name, ExampleConfig(), environment=ENVIRONMENT, seeds={})
+        RunDirectory.create(tmp_path, name, ExampleConfig(), seeds={})
     assert list(tmp_path.iterdir()) == []
 
 

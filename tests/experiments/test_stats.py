@@ -40,7 +40,7 @@ def test_another_seed_moves_the_ends_by_less_than_three_percent_of_the_width() -
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30),
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30),
     st.floats(-1e3, 1e3),
     st.integers(0, 2**32 - 1),
 )
@@ -99,6 +99,21 @@ def test_the_interval_holds_the_true_mean_about_95_percent_of_the_time(distribut
         held += interval.low <= truth <= interval.high
     # sd of the share is 1.1 %; percentile intervals of 47 values fall short by 1-3 %.
     assert 0.90 <= held / runs <= 0.98
+
+
+def test_types_with_one_network_are_resampled_together_instead_of_shown_as_certain() -> None:
+    values = [0.0, 1.0, 5.0, 6.0, 20.0]
+    apart = mean_interval(values, ["a", "b", "c", "d", "e"])
+    assert apart == mean_interval(values, ["a"] * 5)
+    assert apart.high - apart.low > 5.0
+    joined = mean_interval(values, ["a", "a", "b", "b", "c"])
+    assert joined == mean_interval(values, ["a", "a", "b", "b", "a"])
+
+
+def test_one_network_alone_has_a_mean_and_no_interval() -> None:
+    alone = mean_interval([2.0], ["3G"])
+    assert (alone.mean, alone.low, alone.high) == (2.0, -np.inf, np.inf)
+    assert not alone.excludes_zero
 
 
 def test_pairing_removes_what_both_sides_share() -> None:

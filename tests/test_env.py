@@ -1,0 +1,317 @@
+"""The environment's contract with Gymnasium, Stable-Baselines3 and its own vector form."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import bwe_env
+from bwe_env.config import CallConfig
+from bwe_env.errors import ActionError, BweEnvError, ConfigError, UnknownNameError
+from bwe_env.network import Network
+from bwe_env.observation import FEATURES, NUM_FEATURES
+from bwe_env.trace import constant, networks
+from bwe_env.vector_env import INFO_KEYS, BandwidthEstimationVectorEnv
+
+ID = "BandwidthEstimation-v0"
+SHORT = CallConfig(duration_s=6.0)
+
+
+@pytest.fixture(scope="module")
+def some_networks() -> list[Network]:
+    return networks("validation", count=12)
+
+
+def random_actions(steps: int, num_envs: int) -> np.ndarray:
+    generator = np.random.default_rng(5)
+    return generator.uniform(-1.0, 1.0, (steps, num_envs, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("action_mode", ["rate", "scale"])
+def test_gymnasium_check_env_passes_without_a_warning(some_networks, action_mode):
+    env = gymnasium.make(
+        ID, networks=some_networks, action_mode=action_mode, render_mode="rgb_array"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+
+
+def test_sb3_check_env_passes_without_a_warning(some_networks):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checker.check_env(gymnasium.make(ID, networks=some_networks).unwrapped)
+
+
+def test_make_vec_gives_the_native_vector_environment(some_networks):
+    env = gymnasium.make_vec(ID, num_envs=3, networks=some_networks)
+    assert isinstance(env.unwrapped, BandwidthEstimationVectorEnv)
+    assert env.num_envs == 3
+    assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    env.close()
+    env.close()
+
+
+def test_the_module_prefixed_id_registers_by_itself(some_networks):
+    env = gymnasium.make(f"bwe_env:{ID}", networks=some_networks)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps is None
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("action_mode", ["rate", "scale"])
+def test_sub_env_i_is_the_single_env_seeded_s_plus_i_bit_for_bit(
+    some_networks, num_threads, action_mode
+):
+    seed, num_envs = 7, 5
+    arguments = {"networks": some_networks, "call": SHORT, "action_mode": action_mode}
+    vector = BandwidthEstimationVectorEnv(num_envs, num_threads=num_threads, **arguments)
+    actions = random_actions(130, num_envs)
+    observation, info = vector.reset(seed=seed)
+    rows = [(observation, np.zeros(num_envs), np.zeros(num_envs, bool), info)]
+    for action in actions:
+        observation, reward, terminated, truncated, info = vector.step(action)
+        rows.append((observation, reward, terminated | truncated, info))
+    assert sum(row[2].sum() for row in rows) == 2 * num_envs  # 60 steps and a reset, twice
+    for i in range(num_envs):
+        single = gymnasium.make(ID, **arguments)
+        observation, info = single.reset(seed=seed + i)
+        reward, is_over = 0.0, False
+        for position, (observations, rewards, overs, infos) in enumerate(rows):
+            if position > 0 and is_over:  # the vector env spends a step on its reset
+                observation, info = single.reset()
+                reward, is_over = 0.0, False
+            elif position > 0:
+                observation, reward, terminated, truncated, info = single.step(
+                    actions[position - 1, i]
+                )
+                is_over = terminated or truncated
+            assert np.array_equal(observation, observations[i]), position
+            assert reward == rewards[i]
+            assert is_over == overs[i]
+            assert {name: infos[name][i] for name in INFO_KEYS} == info
+
+
+def test_autoreset_modes_visit_the_same_states(some_networks):
+    """Same-step gives at the end what next-step gives one step later; disabled stops there."""
+    arguments = {"networks": some_networks, "call": SHORT}
+    actions = random_actions(61, 4)
+    next_step = BandwidthEstimationVectorEnv(4, **arguments)
+    same_step = BandwidthEstimationVectorEnv(4, autoreset_mode="same_step", **arguments)
+    disabled = BandwidthEstimationVectorEnv(4, autoreset_mode="disabled", **arguments)
+    for env in (next_step, same_step, disabled):
+        env.reset(seed=3)
+    for action in actions[:60]:
+        last_next, last_same, last_disabled = (
+            env.step(action) for env in (next_step, same_step, disabled)
+        )
+    assert last_next[3].all() and last_same[3].all() and last_disabled[3].all()
+    final = np.stack(last_same[4]["final_obs"])
+    assert np.array_equal(final, last_next[0])
+    assert np.array_equal(final, last_disabled[0])
+    for name in INFO_KEYS:
+        assert np.array_equal(last_same[4]["final_info"][name], last_next[4][name])
+    after = next_step.step(actions[60])
+    assert np.array_equal(after[0], last_same[0])
+    assert not after[1].any() and not after[2].any() and not after[3].any()
+    with pytest.raises(ResetNeeded, match="reset_mask"):
+        disabled.step(actions[60])
+    mask = np.array([True, False, True, True])
+    observation, _ = disabled.reset(options={"reset_mask": mask})
+    assert np.array_equal(observation[mask], after[0][mask])
+    assert np.array_equal(observation[1], last_disabled[0][1])
+
+
+def test_returned_arrays_are_never_written_again(some_networks):
+    env = BandwidthEstimationVectorEnv(3, networks=some_networks, call=SHORT)
+    first = env.reset(seed=1)
+    kept = [first[0].copy(), {k: np.copy(v) for k, v in first[1].items()}]
+    second = env.step(np.zeros((3, 1), np.float32))
+    second_kept = [np.copy(part) for part in second[:4]]
+    env.step(np.ones((3, 1), np.float32))
+    assert np.array_equal(first[0], kept[0])
+    assert all(np.array_equal(first[1][k], v) for k, v in kept[1].items())
+    assert all(np.array_equal(a, b) for a, b in zip(second[:4], second_kept, strict=True))
+
+
+def test_info_has_the_same_keys_at_reset_and_at_every_step(some_networks):
+    env = gymnasium.make(ID, networks=some_networks, call=SHORT)
+    _, at_reset = env.reset(seed=0)
+    _, _, _, _, at_step = env.step(np.zeros(1, np.float32))
+    assert set(at_reset) == set(at_step) == set(INFO_KEYS)
+
+
+def test_reward_is_the_sum_of_the_terms_in_info(some_networks):
+    env = BandwidthEstimationVectorEnv(8, networks=some_networks, call=SHORT)
+    env.reset(seed=2)
+    for action in random_actions(59, 8):
+        _, reward, _, _, info = env.step(action)
+        terms = sum(info[name] for name in INFO_KEYS if name.startswith("reward_"))
+        assert np.allclose(terms, reward, atol=1e-12)
+        assert (np.abs(reward) <= SHORT.interval_s + 1e-9).all()
+
+
+def test_observations_stay_in_their_box_and_name_every_feature(some_networks):
+    seen = []
+    for action_mode in ("rate", "scale"):
+        env = BandwidthEstimationVectorEnv(12, networks=some_networks, action_mode=action_mode)
+        observation, _ = env.reset(seed=2, options={"network_index": np.arange(12)})
+        assert env.single_observation_space.shape == (10 * NUM_FEATURES,)
+        seen.append(observation)
+        for action in random_actions(300, 12):
+            seen.append(env.step(action)[0])
+    stacked = np.stack(seen)
+    assert stacked.min() >= -1.0 and stacked.max() <= 1.0
+    newest = stacked[..., -NUM_FEATURES:].reshape(-1, NUM_FEATURES)
+    is_constant = newest.max(axis=0) == newest.min(axis=0)
+    # Only an application limit takes a call into ALR, and these have none.
+    assert {FEATURES[i].name for i in np.flatnonzero(is_constant)} <= {"gcc_in_alr"}
+
+
+def test_scale_zero_is_gcc_bit_for_bit(some_networks):
+    rows = bwe_env.run_calls(some_networks[:3], "gcc", seeds=(0,), call=SHORT)
+
+    class ScaleOne:
+        action_mode = "scale"
+
+        def reset(self, num_envs: int) -> None:
+            self.num_envs = num_envs
+
+        def act(self, observation: np.ndarray, capacity_bps: np.ndarray) -> np.ndarray:
+            return np.zeros((self.num_envs, 1), np.float32)
+
+    scaled = bwe_env.run_calls(some_networks[:3], ScaleOne(), seeds=(0,), call=SHORT)
+    for name, column in rows.items():
+        assert np.array_equal(column, scaled[name]), name
+
+
+def test_the_shadow_gcc_of_mode_rate_sends_no_probes():
+    env = BandwidthEstimationVectorEnv(1, networks=[Network(trace=constant(5e6))], call=SHORT)
+    env.reset(seed=0)
+    for _ in range(59):
+        _, _, _, _, info = env.step(np.full((1, 1), -0.2, np.float32))
+        assert info["sent_rate_bps"][0] < 2.2 * info["target_rate_bps"][0]  # a key frame's burst
+    assert info["gcc_target_rate_bps"][0] > 0
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_env() -> BandwidthEstimationVectorEnv:
+    env = BandwidthEstimationVectorEnv(2, networks=[Network(trace=constant(1e6))], call=SHORT)
+    env.reset(seed=0)
+    return env
+
+
+def test_a_nan_action_is_refused_with_its_environment(small_env):
+    with pytest.raises(ActionError, match="environment 1 is NaN"):
+        small_env.step(np.array([[0.0], [np.nan]]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1), (2, 2), (3, 1)])
+def test_an_action_of_the_wrong_shape_is_refused(small_env, shape):
+    with pytest.raises(ActionError, match=r"expected \(2, 1\)"):
+        small_env.step(np.zeros(shape))
+
+
+def test_a_refused_action_changes_nothing(small_env):
+    twin = BandwidthEstimationVectorEnv(2, networks=[Network(trace=constant(1e6))], call=SHORT)
+    twin.reset(seed=0)
+    with pytest.raises(ActionError):
+        small_env.step(np.full((2, 1), np.nan))
+    good = np.zeros((2, 1), np.float32)
+    assert np.array_equal(small_env.step(good)[0], twin.step(good)[0])
+
+
+@pytest.mark.parametrize(("action", "edge"), [(3.0, 1.0), (-np.inf, -1.0), (1e30, 1.0)])
+def test_finite_actions_outside_the_box_are_clipped_and_counted(small_env, action, edge):
+    twin = BandwidthEstimationVectorEnv(2, networks=[Network(trace=constant(1e6))], call=SHORT)
+    twin.reset(seed=0)
+    out = small_env.step(np.array([[action], [0.0]]))
+    at_edge = twin.step(np.array([[edge], [0.0]]))
+    assert np.array_equal(out[0], at_edge[0])
+    assert out[4]["clipped_actions"].tolist() == [1.0, 0.0]
+    assert at_edge[4]["clipped_actions"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"networks": "trian"}, "Did you mean 'train'"),
+        ({"networks": []}, "non-empty"),
+        ({"action_mode": "rates"}, "Did you mean 'rate'"),
+        ({"autoreset_mode": "never"}, "unknown autoreset_mode"),
+        ({"render_mode": "human3d"}, "unknown render_mode"),
+        ({"call": {"duraton_s": 3}}, "Did you mean 'duration_s'"),
+        ({"call": {"interval_s": float("nan")}}, "interval_s=nan"),
+        ({"call": {"min_rate_bps": 900_000}}, "min_rate_bps <= start_rate_bps"),
+        ({"reward": {"delay": 0.9}}, "add up to"),
+        ({"observation": {"history": 0}}, "history=0"),
+        ({"gcc": {"bta": 1}}, "unknown option of GccParameters"),
+        ({"num_threads": 0}, "num_threads=0"),
+        ({"max_episode_steps": 0}, "max_episode_steps=0"),
+        ({"num_envs": 0}, "num_envs=0"),
+    ],
+)
+def test_an_unknown_or_impossible_option_says_what_is_allowed(options, message):
+    arguments = {"num_envs": 1, "networks": [Network(trace=constant(1e6))], **options}
+    with pytest.raises(BweEnvError, match=message):
+        BandwidthEstimationVectorEnv(**arguments)
+
+
+def test_stepping_before_reset_says_so():
+    env = BandwidthEstimationVectorEnv(1, networks=[Network(trace=constant(1e6))])
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.step(np.zeros((1, 1)))
+
+
+def test_reset_options_are_checked(small_env):
+    with pytest.raises(UnknownNameError, match="reset_mask"):
+        small_env.reset(options={"reset_masks": None})
+    with pytest.raises(ConfigError, match="0 to 0"):
+        small_env.reset(options={"network_index": 1})
+    with pytest.raises(ConfigError, match="booleans"):
+        small_env.reset(options={"reset_mask": np.array([1, 0])})
+
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+
+def test_rgb_array_and_ansi_show_the_call(small_env):
+    networks_ = [Network(trace=constant(1e6))]
+    picture = gymnasium.make(ID, networks=networks_, call=SHORT, render_mode="rgb_array")
+    text = gymnasium.make(ID, networks=networks_, call=SHORT, render_mode="ansi")
+    for env in (picture, text):
+        env.reset(seed=0)
+        env.step(np.zeros(1, np.float32))
+    before = picture.render()
+    picture.step(np.zeros(1, np.float32))
+    after = picture.render()
+    assert before.shape == after.shape and before.dtype == np.uint8
+    assert not np.array_equal(before, after)
+    assert "target" in text.render()
+
+
+# --- Dynamics -------------------------------------------------------------------------------------
+
+#: Changed dynamics, observations or rewards change this number, and must bump the version of the
+#: environment and say so in its Version History.
+FINGERPRINT = None
+
+
+def test_fingerprint_of_a_fixed_rollout_is_that_of_this_version(some_networks):
+    env = BandwidthEstimationVectorEnv(12, networks=some_networks, call=SHORT)
+    env.reset(seed=11, options={"network_index": np.arange(12)})
+    total = np.zeros(3)
+    for action in random_actions(60, 12):
+        observation, reward, _, _, info = env.step(action)
+        total += (observation.sum(), reward.sum(), info["receive_rate_bps"].sum() / 1e6)
+    assert total.tolist() == pytest.approx(FINGERPRINT, rel=1e-6)
