@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Calls = Mapping[str, NDArray[Any]]
 
 REWARD_PREFIX = "reward_"
-#: Keys of the step info that say when, not how well.
-NOT_A_METRIC = ("time_s",)
+#: Keys of the step info that say when and where, not how well.
+NOT_A_METRIC = ("time_s", "network_index")
 #: Figures that are no scalars.
 NO_SCALAR = ("stdout", "log", "json", "csv")
 #: Size of the timeline picture in TensorBoard, in pixels. Ours.

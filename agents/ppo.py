@@ -35,8 +35,8 @@ class PpoConfig:
     """step size of Adam at the start"""
     learning_rate_decay: bool = True
     """lets the step size fall linearly to a tenth over the run"""
-    gamma: float = 0.98
-    """discount per decision: 0.98 looks about 5 s ahead, what a queue or a freeze lasts"""
+    gamma: float = 0.97
+    """discount per decision: 0.97 looks about 3 s ahead, what a queue or a freeze lasts"""
     gae_lambda: float = 0.95
     """bias against variance of the advantage estimate"""
     clip_range: float = 0.2
@@ -53,8 +53,9 @@ class PpoConfig:
     """neurons per hidden layer, of the policy and of the value network"""
     activation: Literal["tanh", "relu"] = "tanh"
     """between the layers"""
-    torch_threads: int = 2
-    """threads of the optimiser; one is a quarter slower on two quiet cores"""
+    torch_threads: int = 1
+    """threads of the optimiser; two are a quarter faster on quiet cores, and many times slower on
+    busy ones, where they wait for each other at every layer"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(int(n) for n in self.hidden_sizes))

@@ -46,7 +46,7 @@ _HOME = {
     "run_calls": "rollout",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 register(
     id="BandwidthEstimation-v0",

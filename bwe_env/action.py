@@ -27,8 +27,12 @@ def action_to_rate(
     action: ArrayLike, min_rate_bps: float, max_rate_bps: float
 ) -> NDArray[np.float64]:
     """Target rate in bps of actions in [-1, 1], any shape."""
-    share = (np.asarray(action, dtype=np.float64) + 1.0) / 2.0
-    rates: NDArray[np.float64] = min_rate_bps * (max_rate_bps / min_rate_bps) ** share
+    if not isinstance(action, float):  # a plain number stays one: four times as fast
+        action = np.asarray(action, dtype=np.float64)
+    # np.power for both: math.pow may differ from it in the last bit.
+    rates: NDArray[np.float64] = min_rate_bps * np.power(
+        max_rate_bps / min_rate_bps, (action + 1.0) / 2.0
+    )
     return rates
 
 
@@ -45,8 +49,18 @@ def rate_to_action(
 
 def action_to_scale(action: ArrayLike) -> NDArray[np.float64]:
     """Factor on GCC's target of actions in [-1, 1], any shape; exactly 1.0 at 0."""
-    scales: NDArray[np.float64] = SCALE_BASE ** np.asarray(action, dtype=np.float64)
+    scales: NDArray[np.float64] = np.power(SCALE_BASE, action, dtype=np.float64)
     return scales
+
+
+def check_action(action: ArrayLike) -> tuple[float, bool]:
+    """`check_actions` for one environment: an action of shape (1,) alone."""
+    if isinstance(action, np.ndarray) and action.shape == (1,) and action.dtype.kind == "f":
+        value = float(action[0])
+        if -1.0 <= value <= 1.0:
+            return value, False
+    values, was_clipped = check_actions(np.asarray(action)[np.newaxis], 1)
+    return float(values[0]), bool(was_clipped[0])
 
 
 def check_actions(
@@ -66,15 +80,16 @@ def check_actions(
         raise ActionError(f"actions must be numbers, got {actions!r}.") from error
     if array.shape != (num_envs, 1):
         raise ActionError(
-            f"actions have shape {array.shape}, expected {(num_envs, 1)}: one number in [-1, 1] per "
+            f"actions have shape {array.shape}, expected {(num_envs, 1)}: a number in [-1, 1] per "
             "environment."
         )
     flat = array[:, 0]
-    if np.isnan(flat).any():
+    clipped = np.minimum(np.maximum(flat, -1.0), 1.0)
+    was_clipped = clipped != flat  # so is NaN
+    if was_clipped.any() and np.isnan(flat).any():
         bad = np.flatnonzero(np.isnan(flat))
         raise ActionError(
             f"action of environment {int(bad[0])} is NaN; the policy has diverged (check learning "
             "rate and observation) or the action was never set."
         )
-    clipped = np.clip(flat, -1.0, 1.0)
-    return clipped, clipped != flat
+    return clipped, was_clipped

@@ -42,6 +42,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         world: its calls have ended.
         steps: STEP rows, shape (intervals, num_envs); `time_s` is NaN where a call had dropped.
     """
+    # A row per call: NumPy's order of summation along a row does not depend on the number of rows.
+    steps = np.ascontiguousarray(steps.T)
     flows = world.flows
     totals, receiver, window = flows["totals"], flows["receiver"], flows["window"]
     is_missing = np.isnan(steps["time_s"])
@@ -51,7 +53,7 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
 
     def mean_over_call(name: str) -> NDArray[np.float64]:
         values = np.where(is_missing, np.nan, steps[name])
-        means: NDArray[np.float64] = np.nanmean(values, axis=0)
+        means: NDArray[np.float64] = np.nanmean(values, axis=1)
         return means
 
     def bits_per_s(total_bytes: NDArray[Any]) -> NDArray[np.float64]:
@@ -59,10 +61,10 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         return rates
 
     usable_bps = np.minimum(steps["capacity_bps"], call.max_rate_bps)
-    mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=0)
+    mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=1)
     mean_receive = bits_per_s(totals["fate_bytes"][:, 1])
-    targets = np.where(is_missing, np.nan, steps["target_rate_bps"]).T
-    error = target_error(targets, steps["capacity_bps"].T, max_rate_bps=call.max_rate_bps)
+    targets = np.where(is_missing, np.nan, steps["target_rate_bps"])
+    error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
     seconds = np.maximum(1, np.floor(duration_s))
     unseen = seconds - window["seconds"]
     frozen_s = us_to_s(1.0) * _frozen_us(steps, call) + remaining_s
@@ -70,8 +72,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     columns: dict[str, NDArray[Any]] = {
         "duration_s": duration_s,
         "dropped": dropped,
-        "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=0),
-        "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=0) / duration_s,
+        "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=1),
+        "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=1) / duration_s,
         "call_score": (window["score_sum"] + _DROPPED_SCORE * unseen) / seconds,
         "video_mos": (window["mos_sum"] + WORST_MOS * unseen) / seconds,
         "freeze_ratio": np.minimum(1.0, frozen_s / duration_s),
@@ -110,6 +112,6 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
 
 def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:
     """Frozen time charged to the intervals of each call, microseconds."""
-    lengths_us = np.diff(steps["time_s"], axis=0, prepend=0.0) * 1e6
-    frozen: NDArray[np.float64] = np.nansum(steps["frozen_ratio"] * lengths_us, axis=0)
+    lengths_us = np.diff(steps["time_s"], axis=1, prepend=0.0) * 1e6
+    frozen: NDArray[np.float64] = np.nansum(steps["frozen_ratio"] * lengths_us, axis=1)
     return frozen

@@ -68,7 +68,7 @@ class VideoConfig:
     encoder_lag_s: float = 0.2
     """time constant with which frame sizes follow a new target (tau_v, RFC 8593 section 6)"""
     frame_size_sd: float = 0.15
-    """sd of the logarithm of a frame's size around its nominal size (SCALE_B, RFC 8593 section 6)"""
+    """sd of the logarithm of a frame's size over its nominal size (SCALE_B, RFC 8593 section 6)"""
     frame_size_correlation: float = 0.5
     """AR(1) coefficient of that deviation from frame to frame: content changes slowly"""
     key_frame_ratio: float = 4.0
@@ -110,8 +110,6 @@ class PacketConfig:
     """IPv4 + UDP headers per packet; the bottleneck serves them and the controller counts them"""
     rtp_header_bytes: int = 12
     """RFC 3550 fixed header; taken out of the 1200-byte MTU"""
-    pacing_factor: float = 1.1
-    """pacing rate over target rate (libwebrtc M150 with transport-wide feedback)"""
     burst_interval_s: float = 0.04
     """what the pacer may send ahead of its rate (libwebrtc M150 kDefaultBurstInterval)"""
     queue_time_limit_s: float = 2.0
@@ -120,7 +118,6 @@ class PacketConfig:
     def __post_init__(self) -> None:
         _require_range("overhead_bytes", self.overhead_bytes, 0, 200, "bytes")
         _require_range("rtp_header_bytes", self.rtp_header_bytes, 0, 200, "bytes")
-        _require_range("pacing_factor", self.pacing_factor, 1.0, 10.0, "")
         _require_range("burst_interval_s", self.burst_interval_s, 0.001, 1.0, "s")
         _require_range("queue_time_limit_s", self.queue_time_limit_s, 0.1, 60.0, "s")
 
@@ -130,7 +127,7 @@ class FeedbackConfig:
     """Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01)."""
 
     interval_s: float = 0.0
-    """fixed time between reports; 0 adapts it between 50 and 250 ms to the rate as libwebrtc does"""
+    """fixed time between reports; 0 adapts it, 50 to 250 ms, to the rate as libwebrtc does"""
     rtcp_interval_s: float = 1.0
     """time between RTCP receiver reports (RTT and loss of the classic path)"""
 

@@ -15,7 +15,7 @@ from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig, feature_table
 from bwe_env.reward import RewardConfig
-from bwe_env.vector_env import INFO_KEYS, BandwidthEstimationVectorEnv
+from bwe_env.vector_env import BandwidthEstimationVectorEnv
 
 
 class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -105,21 +105,14 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         """Begin a call; `options={"network_index": i}` chooses its network."""
         super().reset(seed=seed)
         self._vector._generators[0] = self.np_random
-        observations, info = self._vector.reset(options=options)
-        return observations[0], self._single(info)
+        observations, _ = self._vector.reset(options=options)
+        info = self._vector.info_one()
+        del info["reward"]
+        return observations[0], info
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Let one action act for one interval; shape (1,)."""
-        observations, rewards, terminated, truncated, info = self._vector.step(
-            np.asarray(action)[np.newaxis]
-        )
-        return (
-            observations[0],
-            float(rewards[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            self._single(info),
-        )
+        return self._vector.step_one(action)
 
     def render(self) -> Any:
         """The call so far as an RGB picture, or the last step as a line of text."""
@@ -129,10 +122,6 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
     def close(self) -> None:
         """May be called more than once."""
         self._vector.close()
-
-    @staticmethod
-    def _single(info: dict[str, Any]) -> dict[str, Any]:
-        return {name: info[name][0] for name in INFO_KEYS}
 
 
 if BandwidthEstimationEnv.__doc__:  # absent under `python -OO`

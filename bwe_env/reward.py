@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bwe_env.errors import ConfigError
-from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.sim._jit import kernel, record
 
 #: Opinion scores run from 1 to 5.
 _MOS_SPAN = 4.0

@@ -24,6 +24,7 @@ import numpy as np
 
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
+from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
 from experiments.tables import make_table, show
 from experiments.yardstick import run_yardstick
@@ -105,7 +106,7 @@ def benchmark(config: BenchmarkConfig) -> int:
                 f"{measured.steps_per_s / plain.steps_per_s:.1f}",
             ]
         )
-    title = f"GCC on constant links of {config.capacity_bps / 1e6:g} Mbps, 100 ms steps"
+    title = f"GCC on constant links of {bps_to_mbps(config.capacity_bps):g} Mbps, 100 ms steps"
     header = ["", "packets/s", "steps/s", "× packets", "× steps"]
     caption = (
         f"targets per core: {TARGET_PACKETS_PER_S:,.0f} packets/s and "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
 from experiments.networks import named_networks
 from experiments.tables import make_table, refuse_existing, show, write_csv
@@ -142,7 +143,8 @@ def summaries(calls: Calls, config: EvaluateConfig, contender: Contender, split:
 
     where = f"traces of {config.traces}" if config.traces else "synthetic networks"
     title = (
-        f"{contender.label} on {where} ({split}), at most {config.max_rate_bps / 1e6:g} Mbps, "
+        f"{contender.label} on {where} ({split}), "
+        f"at most {bps_to_mbps(config.max_rate_bps):g} Mbps, "
         f"calls of {config.duration_s:g} s; mean over networks [95 % bootstrap interval]"
     )
     header = evaluation.summary_header()

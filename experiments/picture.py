@@ -1,6 +1,6 @@
 """Draw one call as a PNG: capacity, target, what arrived, queue delay, losses, freezes.
 
-    python -m experiments.picture --estimator gcc --network test-0021-wifi-down --out call.png
+python -m experiments.picture --estimator gcc --network test-0021-wifi-down --out call.png
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def picture(config: PictureConfig) -> int:
     )
     timeline = evaluation.timeline(contender, candidates[config.network], setting)
     Image.fromarray(rgb_array(timeline, config.width, config.height)).save(out, format="PNG")
-    print(f"{contender.label} on {config.network}: call score {timeline.mean_call_score:.2f}; {out}")
+    print(
+        f"{contender.label} on {config.network}: call score {timeline.mean_call_score:.2f}; {out}"
+    )
     return 0
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("bwe_env", "baselines", "agents", "experiments")
 
 #: What `import bwe_env` may need, and what it may need only inside a function.
-BWE_ENV_MAY_IMPORT = {"bwe_env", "numpy", "numba", "gymnasium"}
+BWE_ENV_MAY_IMPORT = {"bwe_env", "numpy", "numba", "llvmlite", "gymnasium"}  # llvmlite: of numba
 BWE_ENV_MAY_IMPORT_LAZILY = BWE_ENV_MAY_IMPORT | {"PIL"}
 
 

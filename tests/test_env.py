@@ -112,7 +112,9 @@ def test_autoreset_modes_visit_the_same_states(some_networks):
         last_next, last_same, last_disabled = (
             env.step(action) for env in (next_step, same_step, disabled)
         )
-    assert last_next[3].all() and last_same[3].all() and last_disabled[3].all()
+    assert last_next[3].all()
+    assert last_same[3].all()
+    assert last_disabled[3].all()
     final = np.stack(last_same[4]["final_obs"])
     assert np.array_equal(final, last_next[0])
     assert np.array_equal(final, last_disabled[0])
@@ -120,7 +122,9 @@ def test_autoreset_modes_visit_the_same_states(some_networks):
         assert np.array_equal(last_same[4]["final_info"][name], last_next[4][name])
     after = next_step.step(actions[60])
     assert np.array_equal(after[0], last_same[0])
-    assert not after[1].any() and not after[2].any() and not after[3].any()
+    assert not after[1].any()
+    assert not after[2].any()
+    assert not after[3].any()
     with pytest.raises(ResetNeeded, match="reset_mask"):
         disabled.step(actions[60])
     mask = np.array([True, False, True, True])
@@ -168,7 +172,8 @@ def test_observations_stay_in_their_box_and_name_every_feature(some_networks):
         for action in random_actions(300, 12):
             seen.append(env.step(action)[0])
     stacked = np.stack(seen)
-    assert stacked.min() >= -1.0 and stacked.max() <= 1.0
+    assert stacked.min() >= -1.0
+    assert stacked.max() <= 1.0
     newest = stacked[..., -NUM_FEATURES:].reshape(-1, NUM_FEATURES)
     is_constant = newest.max(axis=0) == newest.min(axis=0)
     # Only an application limit takes a call into ALR, and these have none.
@@ -295,7 +300,8 @@ def test_rgb_array_and_ansi_show_the_call(small_env):
     before = picture.render()
     picture.step(np.zeros(1, np.float32))
     after = picture.render()
-    assert before.shape == after.shape and before.dtype == np.uint8
+    assert before.shape == after.shape
+    assert before.dtype == np.uint8
     assert not np.array_equal(before, after)
     assert "target" in text.render()
 

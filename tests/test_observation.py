@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ def test_the_history_is_the_last_rows_newest_last():
     assert (frames[0][0] == frames[0][2]).all()  # nothing but the start is known
     for _ in range(4):
         frames.append(env.step(np.zeros((1, 1)))[0].reshape(3, -1))
-    for older, newer in zip(frames, frames[1:], strict=False):
+    for older, newer in itertools.pairwise(frames):
         assert np.array_equal(older[1:], newer[:2])
 
 

@@ -35,7 +35,7 @@ def bitrate_reset(estimator: Record, p: Record) -> None:
     estimator.last_ms = -1
     estimator.alr_ended_us = NEVER
     estimator.estimate_kbps = _UNKNOWN
-    estimator.variance = np.float32(p.classic_initial_variance)
+    estimator.variance = np.float32(p.bitrate_initial_variance)
 
 
 @kernel
@@ -69,10 +69,10 @@ def bitrate_add(
 ) -> None:
     """Take one received packet, in order of arrival."""
     if send_us > estimator.alr_ended_us:
-        estimator.variance += np.float32(p.classic_alr_variance)
+        estimator.variance += np.float32(p.bitrate_alr_variance)
         estimator.alr_ended_us = NEVER
     is_known = estimator.estimate_kbps >= np.float32(0.0)
-    window_us = p.classic_window_us if is_known else p.classic_initial_window_us
+    window_us = p.bitrate_window_us if is_known else p.bitrate_initial_window_us
     sample_kbps = _next_sample_kbps(estimator, arrival_us // 1000, size_bytes, window_us // 1000)
     if sample_kbps < np.float32(0.0):
         return
@@ -83,9 +83,9 @@ def bitrate_add(
     if estimate_kbps <= np.float32(0.0):
         return  # a first window without bytes: libwebrtc divides 0 by 0 here
     distance = abs(estimate_kbps - sample_kbps)
-    uncertainty = np.float32(p.classic_uncertainty_scale) * distance / estimate_kbps
+    uncertainty = np.float32(p.bitrate_uncertainty_scale) * distance / estimate_kbps
     sample_variance = uncertainty * uncertainty
-    variance = estimator.variance + np.float32(p.classic_process_noise)
+    variance = estimator.variance + np.float32(p.bitrate_process_noise)
     total_variance = sample_variance + variance
     weighted_kbps = sample_variance * estimate_kbps + variance * sample_kbps
     estimator.estimate_kbps = weighted_kbps / total_variance

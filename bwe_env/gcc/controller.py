@@ -70,23 +70,12 @@ from bwe_env.gcc.send_side import (
     send_side_update,
 )
 from bwe_env.gcc.trendline import NORMAL, OVERUSING
-from bwe_env.sim._jit import NEVER, Record, kernel, record
+from bwe_env.sim._jit import NEVER, Record, kernel
 from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
 
 #: The pacer keeps its rates as whole bytes per burst window of 40 ms, which rounds them to this
 #: (kDefaultBurstInterval, modules/pacing/pacing_controller.cc).
 _PACER_STEP_BPS = 200
-
-#: What the boxes want to know of a received packet.
-RECEIVED = record(
-    [
-        ("seq", "i8"),
-        ("send_us", "i8"),
-        ("arrival_us", "i8"),
-        ("size_bytes", "i8"),
-        ("probe_cluster", "i8"),  # -1 for none
-    ]
-)
 
 
 @kernel
@@ -309,46 +298,82 @@ def gcc_on_process_interval(gcc: Record, p: Record, in_flight_bytes: int, now_us
 
 
 @kernel
-def received_in_order(packets: np.ndarray, first_seq: int, last_seq: int) -> np.ndarray:
-    """A report's newly received packets by time of arrival, then of sending, then by number.
-
-    Returns:
-        Array of `RECEIVED`; times floored to milliseconds, as the controller knows them.
-    """
-    mask = len(packets) - 1
-    received = np.empty(last_seq - first_seq + 1, RECEIVED)
-    count = 0
-    for seq in range(first_seq, last_seq + 1):
-        packet = packets[seq & mask]
-        if packet.report_state != REPORT_RECEIVED_NOW:
-            continue
-        arrival_us = floor_to_ms(packet.arrival_us)
-        send_us = floor_to_ms(packet.send_us)
-        row = count
-        while row > 0 and (
-            received[row - 1].arrival_us > arrival_us
-            or (received[row - 1].arrival_us == arrival_us and received[row - 1].send_us > send_us)
-        ):
-            received[row] = received[row - 1]
-            row -= 1
-        received[row].seq = seq
-        received[row].send_us = send_us
-        received[row].arrival_us = arrival_us
-        received[row].size_bytes = packet.size_bytes
-        received[row].probe_cluster = packet.probe_cluster
-        count += 1
-    return received[:count]
+def _comes_after(packet: Record, other: Record) -> bool:
+    """Whether a packet arrived after another, or with it and was sent after it; in milliseconds."""
+    arrival_us = floor_to_ms(packet.arrival_us)
+    other_us = floor_to_ms(other.arrival_us)
+    if arrival_us != other_us:
+        return bool(arrival_us > other_us)
+    return bool(floor_to_ms(packet.send_us) > floor_to_ms(other.send_us))
 
 
 @kernel
-def _update_rtts(gcc: Record, received: np.ndarray, now_us: int) -> None:
+def _next_received(packets: np.ndarray, from_seq: int, last_seq: int) -> int:
+    """The first newly received packet from `from_seq` on, ``last_seq + 1`` for none."""
+    mask = len(packets) - 1
+    seq = from_seq
+    while seq <= last_seq and packets[seq & mask].report_state != REPORT_RECEIVED_NOW:
+        seq += 1
+    return seq
+
+
+@kernel
+def is_reordered(packets: np.ndarray, first_seq: int, last_seq: int) -> bool:
+    """Whether a report's newly received packets arrived in another order than by number."""
+    mask = len(packets) - 1
+    seq = _next_received(packets, first_seq, last_seq)
+    while seq <= last_seq:
+        following = _next_received(packets, seq + 1, last_seq)
+        if following <= last_seq and _comes_after(packets[seq & mask], packets[following & mask]):
+            return True
+        seq = following
+    return False
+
+
+@kernel
+def next_in_order(packets: np.ndarray, first_seq: int, last_seq: int, seq: int) -> int:
+    """The newly received packet after `seq` by time of arrival, then of sending, then number.
+
+    Looks at every packet of the report; reports of reordered packets are rare.
+
+    Args:
+        seq: -1 for the first of all.
+
+    Returns:
+        Its number, ``last_seq + 1`` for none.
+    """
+    mask = len(packets) - 1
+    best = last_seq + 1
+    candidate = _next_received(packets, first_seq, last_seq)
+    while candidate <= last_seq:
+        packet = packets[candidate & mask]
+        is_later = seq < 0 or _comes_after(packet, packets[seq & mask])
+        if not is_later and candidate > seq:
+            is_later = not _comes_after(packets[seq & mask], packet)
+        if is_later and (best > last_seq or _comes_after(packets[best & mask], packet)):
+            best = candidate
+        candidate = _next_received(packets, candidate + 1, last_seq)
+    return best
+
+
+@kernel
+def _update_rtts(
+    gcc: Record, packets: np.ndarray, first_seq: int, last_seq: int, now_us: int
+) -> None:
     """The largest RTT of a report, and the smallest one without the wait for the report."""
-    newest_us = received[len(received) - 1].arrival_us
+    mask = len(packets) - 1
+    newest_us = 0
     first_send_us = NEVER
     shortest_us = NEVER
-    for packet in received:
-        first_send_us = min(first_send_us, packet.send_us)
-        shortest_us = min(shortest_us, packet.arrival_us - packet.send_us)
+    seq = _next_received(packets, first_seq, last_seq)
+    while seq <= last_seq:
+        packet = packets[seq & mask]
+        send_us = floor_to_ms(packet.send_us)
+        arrival_us = floor_to_ms(packet.arrival_us)
+        newest_us = max(newest_us, arrival_us)
+        first_send_us = min(first_send_us, send_us)
+        shortest_us = min(shortest_us, arrival_us - send_us)
+        seq = _next_received(packets, seq + 1, last_seq)
     window_add_rtt(gcc.window, round_to_ms(now_us - first_send_us))
     gcc.send_side.propagation_rtt_us = shortest_us + now_us - newest_us
     gcc.send_side.propagation_update_us = now_us
@@ -363,21 +388,38 @@ def _note_alr_end(gcc: Record, now_us: int) -> None:
 
 
 @kernel
-def _add_received(gcc: Record, p: Record, received: np.ndarray, now_us: int) -> None:
-    """Hand every newly received packet, in order, to the boxes that want it."""
-    for packet in received:
-        send_us = packet.send_us
-        arrival_us = packet.arrival_us
-        size_bytes = packet.size_bytes
-        if p.acked_rate_estimator == ROBUST:
-            throughput_add(gcc.throughput, p, arrival_us, send_us, size_bytes)
-        else:
-            bitrate_add(gcc.bitrate, p, arrival_us, send_us, size_bytes)
-        if packet.probe_cluster >= 0:
-            probe_estimator_add(
-                gcc.probe_estimator, p, packet.probe_cluster, arrival_us, send_us, size_bytes
-            )
-        delay_based_add(gcc, p, send_us, arrival_us, now_us)
+def _add_received(gcc: Record, p: Record, packet: Record, now_us: int) -> None:
+    """Hand a newly received packet to the boxes that want it, with the controller's times."""
+    send_us = floor_to_ms(packet.send_us)
+    arrival_us = floor_to_ms(packet.arrival_us)
+    size_bytes = int(packet.size_bytes)
+    if p.acked_rate_estimator == ROBUST:
+        throughput_add(gcc.throughput, p, arrival_us, send_us, size_bytes)
+    else:
+        bitrate_add(gcc.bitrate, p, arrival_us, send_us, size_bytes)
+    if packet.probe_cluster >= 0:
+        probe_estimator_add(
+            gcc.probe_estimator, p, int(packet.probe_cluster), arrival_us, send_us, size_bytes
+        )
+    delay_based_add(gcc, p, send_us, arrival_us, now_us)
+
+
+@kernel
+def _add_all_received(
+    gcc: Record, p: Record, packets: np.ndarray, first_seq: int, last_seq: int, now_us: int
+) -> None:
+    """Hand over all of a report's newly received packets, in order."""
+    mask = len(packets) - 1
+    if is_reordered(packets, first_seq, last_seq):
+        seq = next_in_order(packets, first_seq, last_seq, -1)
+        while seq <= last_seq:
+            _add_received(gcc, p, packets[seq & mask], now_us)
+            seq = next_in_order(packets, first_seq, last_seq, seq)
+        return
+    seq = _next_received(packets, first_seq, last_seq)
+    while seq <= last_seq:
+        _add_received(gcc, p, packets[seq & mask], now_us)
+        seq = _next_received(packets, seq + 1, last_seq)
 
 
 @kernel
@@ -462,12 +504,12 @@ def gcc_on_feedback(
     gcc.window.in_flight_bytes = in_flight_bytes
     in_alr = gcc.alr.in_alr == 1
     _note_alr_end(gcc, now_us)
-    received = received_in_order(packets, first_seq, last_seq)
+    has_received = _next_received(packets, first_seq, last_seq) <= last_seq
     is_updated = False
-    if len(received) > 0:
-        _update_rtts(gcc, received, now_us)
+    if has_received:
+        _update_rtts(gcc, packets, first_seq, last_seq, now_us)
         delay_based_begin_report(gcc, p, now_us)
-        _add_received(gcc, p, received, now_us)
+        _add_all_received(gcc, p, packets, first_seq, last_seq, now_us)
         _update_acked_rate(gcc, p)
         is_updated = _update_delay_based(gcc, p, in_alr, now_us)
     if p.loss_estimator == LOSS_V2:
@@ -483,5 +525,5 @@ def gcc_on_feedback(
         if gcc.delay.has_recovered == 1:
             gcc.probe.alr_started_us = gcc.alr.started_us if in_alr else NEVER
             probe_after_drop(gcc, p, now_us)
-    if len(received) > 0:
+    if has_received:
         _update_window(gcc, p)

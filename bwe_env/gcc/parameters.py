@@ -141,17 +141,17 @@ class GccParameters:
     """a packet received so long before the newest empties the window (kMaxReorderingTime)"""
 
     # Acknowledged rate, classic: GCC/bitrate_estimator.cc.
-    classic_initial_window_s: float = _number(0.5, 0.01, 3.0, "s")
+    bitrate_initial_window_s: float = _number(0.5, 0.01, 3.0, "s")
     """first window (kInitialRateWindowMs)"""
-    classic_window_s: float = _number(0.15, 0.01, 3.0, "s")
+    bitrate_window_s: float = _number(0.15, 0.01, 3.0, "s")
     """later windows (kRateWindowMs)"""
-    classic_uncertainty_scale: float = _number(10.0, 0.1, 1000.0)
+    bitrate_uncertainty_scale: float = _number(10.0, 0.1, 1000.0)
     """uncertainty of a sample over its relative distance (uncertainty_scale_)"""
-    classic_process_noise: float = _number(5.0, 0.0, 1e6)
+    bitrate_process_noise: float = _number(5.0, 0.0, 1e6)
     """variance added per sample (BitrateEstimator::Update)"""
-    classic_initial_variance: float = _number(50.0, 0.0, 1e6)
+    bitrate_initial_variance: float = _number(50.0, 0.0, 1e6)
     """of the first estimate (bitrate_estimate_var_)"""
-    classic_alr_variance: float = _number(200.0, 0.0, 1e6)
+    bitrate_alr_variance: float = _number(200.0, 0.0, 1e6)
     """added after an application-limited phase (ExpectFastRateChange)"""
 
     # Loss-based estimation v2: GCC/loss_based_bwe_v2.cc (names of its Config in parentheses).
@@ -366,7 +366,7 @@ def _check(field: dataclasses.Field[Any], value: object) -> None:
         return
     low, high, unit = (field.metadata[key] for key in ("low", "high", "unit"))
     is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if isinstance(value, bool) or not is_number or not low <= value <= high:  # type: ignore[operator]
+    if isinstance(value, bool) or not is_number or not low <= value <= high:
         raise ConfigError(
             f"gcc.{field.name}={value!r} must be a number from {low:g} to {high:g}"
             f"{unit and ' ' + unit}; libwebrtc uses {field.default!r}."

@@ -127,7 +127,7 @@ def _copy_row(window: Record, source: int, target: int) -> None:
 
 
 @kernel
-def _insert_late(estimator: Record, p: Record, arrival_us: int) -> int:
+def _insert_late(estimator: Record, arrival_us: int) -> int:
     """Make room for a packet that arrived before others of the window; returns its position."""
     window = estimator.window
     position = estimator.end - 1
@@ -152,7 +152,7 @@ def throughput_add(
     estimator.end = position + 1
     estimator.total_bytes += size_bytes
     if arrival_us < newest_us:
-        position = _insert_late(estimator, p, arrival_us)
+        position = _insert_late(estimator, arrival_us)
     elif not is_first and send_us < window[(position - 1) & _MASK].send_us:
         estimator.disordered_until = position
     row = window[position & _MASK]

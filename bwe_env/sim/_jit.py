@@ -9,6 +9,7 @@ own kernels keep their own cache.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -20,6 +21,9 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from llvmlite.binding import Linkage
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.registry import CPUDispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +77,7 @@ def _usable_cache_directory() -> Path:
 CACHE_DIRECTORY = _usable_cache_directory()
 
 
-def _compile(function: F, *, cache: bool, **options: bool) -> F:
+def _compile(function: F, *, cache: bool, **options: Any) -> F:
     """`numba.njit` with this project's options and cache folder.
 
     Division follows IEEE (`x / 0` is `inf`, as in NumPy, not an exception); kernels guard with
@@ -83,15 +87,111 @@ def _compile(function: F, *, cache: bool, **options: bool) -> F:
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE_DIRECTORY)
     try:
-        compiled = numba.njit(cache=cache, nogil=True, error_model="numpy", **options)(function)
+        compiled = numba.njit(cache=cache, nogil=True, error_model="numpy", _nrt=False, **options)(
+            function
+        )
     finally:
         numba.config.CACHE_DIR = previous
-    return compiled  # type: ignore[no-any-return]
+    return compiled
+
+
+class _KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The LLVM code of one kernel: not linked, not optimised and not turned into machine code.
+
+    The entry that a kernel is linked into does all that, once for everything. numba would do it for
+    every kernel by itself, with all that it calls, and again wherever that is called.
+    """
+
+    _shared_module: Any
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        pass
+
+    def finalize(self) -> None:
+        for library in self._linking_libraries:
+            self._reload_init.update(library._reload_init)
+        self._finalized = True
+
+    def _callees(self, found: dict[Any, None]) -> dict[Any, None]:
+        """All libraries this one needs, each once."""
+        for library in self._linking_libraries:
+            if library not in found:
+                found[library] = None
+                if isinstance(library, _KernelLibrary):
+                    library._callees(found)
+        return found
+
+    def _get_module_for_linking(self) -> Any:
+        if self._shared_module is None:
+            module = self._final_module.clone()
+            for library in self._callees({}):
+                is_kernel = isinstance(library, _KernelLibrary)
+                code = library._final_module if is_kernel else library._get_module_for_linking()
+                module.link_in(code, preserve=True)
+            for function in module.functions:
+                if not function.is_declaration and function.linkage == Linkage.external:
+                    function.linkage = Linkage.linkonce_odr  # another kernel may bring it, too
+            self._shared_module = module
+        return self._shared_module
+
+
+class _EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """An entry with all its kernels, which nobody outside calls.
+
+    Only then does LLVM drop arguments that a kernel does not use (numba passes an array as seven),
+    and inline what is called from one place.
+    """
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class _Arguments(tuple[Any, ...]):
+    """Argument types; numba prints them before every pass, a record with all its fields."""
+
+    def __str__(self) -> str:
+        return f"{len(self)} arguments"
+
+
+class _EntryCompiler(Compiler):  # type: ignore[misc]
+    """numba's pipeline, with the garbage collector at rest: a tenth of the time."""
+
+    def compile_extra(self, func: Any) -> Any:
+        self.state.args = _Arguments(self.state.args)
+        self.state.library = _EntryLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        self.state.library.enable_object_caching()
+        is_collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(func)
+        finally:
+            if is_collecting:
+                gc.enable()
+
+
+class _KernelCompiler(Compiler):  # type: ignore[misc]
+    """numba's pipeline up to LLVM code; what calls the kernel finds it by `entry_point`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.state.flags.no_compile = True
+
+    def compile_extra(self, func: Any) -> Any:
+        context = self.state.targetctx
+        self.state.args = _Arguments(self.state.args)
+        self.state.library = _KernelLibrary(context.codegen(), func.__qualname__)
+        result = super().compile_extra(func)
+        result = result._replace(entry_point=lambda: None)
+        context.insert_user_function(result.entry_point, result.fndesc, [result.library])
+        return result
 
 
 def entry(function: F) -> F:
     """Compile a function that Python calls: cached on disk, its callees with it."""
-    return _compile(function, cache=True)
+    return _compile(function, cache=True, no_cfunc_wrapper=True, pipeline_class=_EntryCompiler)
 
 
 class _Kernel(CPUDispatcher):  # type: ignore[misc]
@@ -106,6 +206,9 @@ class _Kernel(CPUDispatcher):  # type: ignore[misc]
         plain = {name: numba.types.unliteral(value) for name, value in kws.items()}
         return super().get_call_template(tuple(map(numba.types.unliteral, args)), plain)
 
+    def add_overload(self, cres: Any) -> None:
+        self.overloads[tuple(cres.signature.args)] = cres  # nothing for Python to call
+
     def __call__(self, *args: Any) -> Any:
         if "_entry" not in self.__dict__:
             self._entry = entry(self.py_func)
@@ -117,7 +220,13 @@ def kernel(function: F) -> F:
 
     Python may call it, too (tests do); it is then compiled once more as an `entry`.
     """
-    compiled = _compile(function, cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    compiled = _compile(
+        function,
+        cache=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        pipeline_class=_KernelCompiler,
+    )
     if isinstance(compiled, CPUDispatcher):  # plain Python with NUMBA_DISABLE_JIT=1
         compiled.__class__ = _Kernel
     return compiled
@@ -142,7 +251,7 @@ def record(fields: Sequence[tuple[Any, ...]]) -> np.dtype[Any]:
         formats.append(dtype)
         offsets.append(offset)
         end = offset + dtype.itemsize
-    layout = {
+    layout: Any = {
         "names": names,
         "formats": formats,
         "offsets": offsets,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.metrics import DELAY_BINS
+from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.histogram import delay_bin
 from bwe_env.sim.packet import (
     FATE_DELIVERED,
@@ -30,6 +30,10 @@ TOTALS = record(
         ("queue_delay_sum_us", "i8"),  # waiting and service, of packets that left the bottleneck
         ("departed_packets", "i8"),
         ("skipped_frames", "i8"),  # captured but not coded: pushback, or a full pacer
+        (
+            "refused_packets",
+            "i8",
+        ),  # never sent: a ring's length was stuck in the queue (see sender)
         ("dropped_rtx", "i8"),  # retransmissions not sent: the queue for them was full
         ("one_way_delay_bins", "i4", (DELAY_BINS,)),
         ("queue_delay_bins", "i4", (DELAY_BINS,)),
@@ -83,6 +87,7 @@ def accounts_reset(totals: Record, interval: Record) -> None:
     totals.queue_delay_sum_us = 0
     totals.departed_packets = 0
     totals.skipped_frames = 0
+    totals.refused_packets = 0
     totals.dropped_rtx = 0
     interval.newest_arrival_send_us = 0
     interval_begin(interval)
@@ -113,6 +118,21 @@ def account_lost(totals: Record, interval: Record, packet: Record) -> None:
         interval.queue_drops += 1
     else:
         interval.random_losses += 1
+
+
+@kernel
+def account_refused(totals: Record, interval: Record, kind: int, size_bytes: int) -> None:
+    """A packet that the sender's own socket refused counts as one that the queue dropped."""
+    totals.refused_packets += 1
+    totals.sent_packets[kind] += 1
+    totals.sent_bytes[kind] += size_bytes
+    totals.fate_packets[FATE_QUEUE_DROP] += 1
+    totals.fate_bytes[FATE_QUEUE_DROP] += size_bytes
+    if kind == KIND_AUDIO:
+        totals.audio_lost_packets += 1
+    interval.sent_packets += 1
+    interval.sent_bytes += size_bytes
+    interval.queue_drops += 1
 
 
 @kernel

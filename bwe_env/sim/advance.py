@@ -16,7 +16,6 @@ from bwe_env.sim.call import (
     STATUS_ACTIVE,
     STATUS_DROPPED,
     STATUS_MESSAGE_RING_FULL,
-    STATUS_QUEUE_RING_FULL,
 )
 from bwe_env.sim.decision import follow_gcc
 from bwe_env.sim.delay import delay_arrival_us
@@ -42,7 +41,6 @@ from bwe_env.sim.link import (
     CONSENT_ENTRY,
     link_depart,
     link_enqueue,
-    link_is_full,
 )
 from bwe_env.sim.loss import loss_strikes
 from bwe_env.sim.packet import FATE_RANDOM_LOSS
@@ -119,9 +117,6 @@ def _on_consent(
     if call.link.loss_before_queue == 1 and loss_strikes(
         call.forward.loss, call.key, STREAM_FORWARD_LOSS
     ):
-        return
-    if link_is_full(call.link, queue):
-        call.status = STATUS_QUEUE_RING_FULL
         return
     link_enqueue(call.link, segments, queue, flow.number, CONSENT_ENTRY, CONSENT_BYTES, now_us)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bwe_env.sim._jit import entry
+from bwe_env.sim._jit import Record, entry, kernel
 from bwe_env.sim.advance import advance_one
+from bwe_env.sim.call import STATUS_ACTIVE
 from bwe_env.sim.decision import apply_decision
 from bwe_env.sim.sender import schedule_pacer
 from bwe_env.sim.step import finish_interval
@@ -16,62 +17,16 @@ MODE_RATE = 1  # target rates in bps
 MODE_SCALE = 2  # factors on GCC's target
 
 
-@entry
-def decide(
-    calls: np.ndarray, flows: np.ndarray, mode: int, values: np.ndarray, first: int, last: int
-) -> None:
-    """Let one number per call act, for calls ``first..last - 1``."""
-    for env in range(first, last):
-        flow = flows[calls[env].first_flow]
-        if mode == MODE_RATE:
-            apply_decision(flow, int(values[env] + 0.5), 0, 0, 0)
-        elif mode == MODE_SCALE:
-            if flow.scale != values[env]:
-                flow.scale = values[env]
-                apply_decision(
-                    flow,
-                    int(flow.scale * flow.gcc.target_rate_bps + 0.5),
-                    0,
-                    flow.gcc.padding_rate_bps,
-                    0,
-                )
-        schedule_pacer(flow, calls[env].now_us)
-
-
-@entry
-def judge(
-    calls: np.ndarray,
-    flows: np.ndarray,
-    packets: np.ndarray,
-    queues: np.ndarray,
-    segments: np.ndarray,
-    steps: np.ndarray,
-    history: np.ndarray,
-    weights: np.ndarray,
-    interval_us: int,
-    duration_us: int,
-    active: np.ndarray,
-    first: int,
-    last: int,
-) -> None:
-    """Fill steps and newest history rows of the active calls among ``first..last - 1``."""
-    for env in range(first, last):
-        if active[env]:
-            index = calls[env].first_flow
-            flow = flows[index]
-            finish_interval(
-                calls[env],
-                flow,
-                flow.window,
-                steps[env],
-                weights[0],
-                packets[index],
-                queues[env],
-                segments,
-                history[env],
-                interval_us,
-                duration_us,
-            )
+@kernel
+def _decide(call: Record, flow: Record, mode: int, value: float) -> None:
+    """Let one number act; see the modes."""
+    if mode == MODE_RATE:
+        apply_decision(flow, int(value + 0.5), 0, 0, 0)
+    elif mode == MODE_SCALE and flow.scale != value:
+        flow.scale = value
+        target_bps = int(value * flow.gcc.target_rate_bps + 0.5)
+        apply_decision(flow, target_bps, 0, flow.gcc.padding_rate_bps, 0)
+    schedule_pacer(flow, call.now_us)
 
 
 @entry
@@ -93,32 +48,37 @@ def step_calls(
     active: np.ndarray,
     first: int,
     last: int,
-) -> None:
+) -> int:
     """Run the active calls among ``first..last - 1`` for one interval.
 
     Args:
         values: float64, one per call; see the modes.
         active: bool, one per call; the others are left as they are.
+
+    Returns:
+        The largest status of the calls that ran: above `STATUS_DROPPED` for a full ring.
     """
+    worst = STATUS_ACTIVE
     for env in range(first, last):
         if not active[env]:
             continue
-        decide(calls, flows, mode, values, env, env + 1)
         call = calls[env]
-        until_us = (flows[call.first_flow].window.steps + 1) * interval_us
+        index = call.first_flow
+        flow = flows[index]
+        _decide(call, flow, mode, values[env])
+        until_us = (flow.window.steps + 1) * interval_us
         advance_one(calls, flows, packets, frames, messages, queues, segments, env, until_us)
-    judge(
-        calls,
-        flows,
-        packets,
-        queues,
-        segments,
-        steps,
-        history,
-        weights,
-        interval_us,
-        duration_us,
-        active,
-        first,
-        last,
-    )
+        finish_interval(
+            call,
+            flow,
+            steps[env],
+            weights[0],
+            packets[index],
+            queues[env],
+            segments,
+            history[env],
+            interval_us,
+            duration_us,
+        )
+        worst = max(worst, call.status)
+    return worst

@@ -9,9 +9,7 @@ from bwe_env.sim.path import PATH
 # What `CALL.status` says.
 STATUS_ACTIVE = 0
 STATUS_DROPPED = 1  # consent expired
-STATUS_PACKET_RING_FULL = 2  # the rest are errors of ours, raised by name
-STATUS_QUEUE_RING_FULL = 3
-STATUS_MESSAGE_RING_FULL = 4
+STATUS_MESSAGE_RING_FULL = 2  # an error of ours, raised by name
 
 CALL = record(
     [

@@ -22,7 +22,7 @@ def apply_decision(
     target_bps = min(flow.max_rate_bps, max(flow.min_rate_bps, target_rate_bps))
     flow.target_rate_bps = target_bps
     if pacing_rate_bps <= 0:
-        pacing_rate_bps = int(flow.pacing_factor * target_bps + 0.5)
+        pacing_rate_bps = int(flow.gcc_parameters.pacing_factor * target_bps + 0.5)
     flow.pacer.pacing_rate_bps = pacing_rate_bps
     flow.pacer.padding_rate_bps = padding_rate_bps
     flow.pacer.cwnd_bytes = cwnd_bytes

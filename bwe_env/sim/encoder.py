@@ -1,4 +1,4 @@
-"""The camera and its encoder: frame sizes that follow a target rate with a lag, noise and key frames.
+"""The camera and its encoder: frames that follow a target rate with lag, noise and key frames.
 
 Wording and lag follow RFC 8593 section 5 (the statistical model); unlike it, the deviation of frame
 sizes is log-normal and correlated from frame to frame, and a key frame's excess is paid back by
@@ -39,7 +39,7 @@ ENCODER = record(
         ("scene_change_chance", "f8"),  # per frame
         ("rate_bps", "f8"),  # the target after the lag; media bits, no headers
         ("size_noise", "f8"),  # AR(1), unit variance
-        ("debt_bits", "f8"),  # coded above nominal and not yet repaid
+        ("debt_bits", "f8"),  # of key frames above nominal, not yet repaid
         ("updated_us", "i8"),
         ("next_frame", "i8"),  # number of the next frame to be coded
         ("captured", "i8"),  # frames captured, dropped ones included
@@ -123,7 +123,9 @@ def encoder_make_frame(
         wanted_bits = nominal_bits * encoder.key_frame_ratio
         encoder.key_frames += 1
     else:
-        wanted_bits = nominal_bits - min(MAX_REPAYMENT * nominal_bits, encoder.debt_bits)
+        repaid_bits = min(MAX_REPAYMENT * nominal_bits, encoder.debt_bits)
+        encoder.debt_bits -= repaid_bits
+        wanted_bits = nominal_bits - repaid_bits
     if encoder.size_sd > 0.0:
         rho = encoder.size_correlation
         noise = math.sqrt(1.0 - rho * rho) * normal(key, STREAM_FRAME_SIZE, encoder.captured)
@@ -131,7 +133,8 @@ def encoder_make_frame(
         deviation = encoder.size_sd * encoder.size_noise
         wanted_bits *= math.exp(deviation - 0.5 * encoder.size_sd * encoder.size_sd)
     size_bytes = max(MIN_FRAME_BYTES, int(wanted_bits * 0.125 + 0.5))
-    encoder.debt_bits = max(0.0, encoder.debt_bits + 8.0 * size_bytes - nominal_bits)
+    if is_key:  # the noise of other frames is about their nominal size and needs no repayment
+        encoder.debt_bits += max(0.0, 8.0 * size_bytes - nominal_bits)
 
     frame.number = number
     frame.capture_us = now_us

@@ -39,7 +39,6 @@ FLOW = record(
         ("min_rate_bps", "i8"),
         ("start_rate_bps", "i8"),
         ("max_rate_bps", "i8"),
-        ("pacing_factor", "f8"),
         ("scale", "f8"),  # on GCC's target; 1.0 leaves every bit as it is
         ("overhead_bytes", "i8"),  # IP and UDP headers
         ("rtp_header_bytes", "i8"),

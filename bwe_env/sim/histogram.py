@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from bwe_env.metrics import DELAY_BINS, DELAY_BINS_PER_OCTAVE
@@ -15,15 +13,21 @@ from bwe_env.units import US_PER_MS
 def delay_bin(delay_us: int) -> int:
     """Bin of a delay, 0 to ``DELAY_BINS - 1`` (see `bwe_env.metrics.delay_bin_edges_ms`).
 
-    No logarithm: a floating-point number carries its octave as the exponent, and the octave is cut
-    into equal parts by the mantissa.
+    No logarithm: the octave is the position of the highest bit of the whole milliseconds, and it is
+    cut into equal parts.
     """
     if delay_us < US_PER_MS:  # bin 1 begins at 1 ms
         return 0
-    mantissa, exponent = math.frexp(delay_us / US_PER_MS)
-    # mantissa in [0.5, 1): the octave [1, 2) ms has exponent 1.
-    part = int(2 * DELAY_BINS_PER_OCTAVE * mantissa) - DELAY_BINS_PER_OCTAVE
-    return min(DELAY_BINS - 1, 1 + (int(exponent) - 1) * DELAY_BINS_PER_OCTAVE + part)
+    bits = delay_us // US_PER_MS
+    octave = 0
+    while bits >= 16:
+        bits >>= 4
+        octave += 4
+    while bits >= 2:
+        bits >>= 1
+        octave += 1
+    part = (DELAY_BINS_PER_OCTAVE * delay_us // US_PER_MS >> octave) - DELAY_BINS_PER_OCTAVE
+    return min(DELAY_BINS - 1, 1 + octave * DELAY_BINS_PER_OCTAVE + part)
 
 
 @kernel

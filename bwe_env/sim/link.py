@@ -99,10 +99,12 @@ def link_enqueue(
     """Offer a packet to the bottleneck.
 
     Returns:
-        `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it.
-        The caller has made sure that the ring of entries has room (`link_is_full`).
+        `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it, in
+        bytes or in packets (the ring of entries).
     """
     if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
+        return FATE_QUEUE_DROP
+    if link.tail - link.head >= len(queue):
         return FATE_QUEUE_DROP
     entry = queue[link.tail & (len(queue) - 1)]
     entry.seq = seq
@@ -113,12 +115,6 @@ def link_enqueue(
     if link.departure_us == NEVER:
         link_serve_head(link, segments, queue, now_us)
     return FATE_PENDING
-
-
-@kernel
-def link_is_full(link: Record, queue: np.ndarray) -> bool:
-    """Whether the ring of entries (not the byte limit) has no free row."""
-    return bool(link.tail - link.head >= len(queue))
 
 
 @kernel

@@ -98,8 +98,10 @@ def pacer_elapse(pacer: Record, now_us: int) -> None:
 @kernel
 def pacer_on_sent(pacer: Record, size_bytes: int, now_us: int) -> None:
     """Charge one paced packet (audio is not paced and not charged)."""
-    most_media = MAX_DEBT_S * pacer_media_rate_bps(pacer, now_us) * 0.125
-    pacer.media_debt_bytes = min(most_media, pacer.media_debt_bytes + size_bytes)
+    debt_bytes = pacer.media_debt_bytes + size_bytes
+    if debt_bytes > MAX_DEBT_S * pacer.pacing_rate_bps * 0.125:  # the media rate may be higher
+        debt_bytes = min(debt_bytes, MAX_DEBT_S * pacer_media_rate_bps(pacer, now_us) * 0.125)
+    pacer.media_debt_bytes = debt_bytes
     most_padding = MAX_DEBT_S * pacer.padding_rate_bps * 0.125
     pacer.padding_debt_bytes = min(most_padding, pacer.padding_debt_bytes + size_bytes)
 

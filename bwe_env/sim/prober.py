@@ -96,10 +96,11 @@ def prober_burst_bytes(prober: Record) -> int:
 @kernel
 def prober_on_packet_queued(prober: Record, size_bytes: int) -> None:
     """A media packet is at hand: enough to start with, if it is large enough."""
-    if prober.is_active == 0 and prober.num_clusters > 0:
-        if size_bytes >= min(prober_burst_bytes(prober), MIN_PACKET_BYTES):
-            prober.is_active = 1
-            prober.next_probe_us = 0
+    if prober.is_active == 1 or prober.num_clusters == 0:
+        return
+    if size_bytes >= min(prober_burst_bytes(prober), MIN_PACKET_BYTES):
+        prober.is_active = 1
+        prober.next_probe_us = 0
 
 
 @kernel

@@ -40,8 +40,8 @@ from bwe_env.sim.reverse_path import (
     mailbox_next_us,
     message_send,
 )
-from bwe_env.sim.sender import schedule_pacer, sender_on_nack
 from bwe_env.sim.send_history import first_reportable_seq, send_history_report
+from bwe_env.sim.sender import schedule_pacer, sender_on_nack
 
 # The receiver's report interval, FACTS section 12 (remote_bitrate_estimator/
 # transport_sequence_number_feedback_generator.cc): 5 % of the estimate goes to reports of 68 bytes.
@@ -122,7 +122,8 @@ def on_packet_arrival(
 def schedule_next_arrival(flow: Record, packets: np.ndarray, from_seq: int) -> None:
     """Time the arrival of the first packet from `from_seq` on that is neither lost nor queued."""
     mask = len(packets) - 1
-    seq = from_seq
+    # Rows that have been overwritten held losses: nothing pending is ever overwritten.
+    seq = max(from_seq, flow.history.next_seq - len(packets))
     flow.timers_us[EVENT_PACKET_ARRIVAL] = NEVER
     while seq < flow.history.next_seq:
         packet = packets[seq & mask]
@@ -180,10 +181,19 @@ def on_repair_timer(
     receiver = flow.receiver
     oldest_seq = flow.history.next_seq - len(packets)
     repair_forget(flow.repair, packets, oldest_seq, receiver.next_frame)
+    # One message asks for a whole run of due packets: a NACK lists many (RFC 4585 section 6.2.1).
+    first_seq = -1
+    last_seq = -1
     for index in range(flow.repair.num_missing):
         if repair_take_due(flow.repair, index, receiver.rtt_us, now_us):
-            seq = flow.repair.missing[index].seq
-            _send(call, flow, messages, MESSAGE_NACK, seq, seq, now_us)
+            last_seq = flow.repair.missing[index].seq
+            if first_seq < 0:
+                first_seq = last_seq
+        elif first_seq >= 0:
+            _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
+            first_seq = -1
+    if first_seq >= 0:
+        _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
     is_blocked = receiver_is_blocked(receiver)
     if is_blocked and receiver_wants_key(receiver, now_us):
         _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)

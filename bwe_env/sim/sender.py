@@ -8,13 +8,12 @@ import numpy as np
 
 from bwe_env.gcc.controller import gcc_on_packet_sent
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
-from bwe_env.sim.accounts import account_lost, account_sent
-from bwe_env.sim.call import STATUS_PACKET_RING_FULL, STATUS_QUEUE_RING_FULL
+from bwe_env.sim.accounts import account_lost, account_refused, account_sent
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.encoder import encoder_drops_frame, encoder_make_frame
 from bwe_env.sim.events import EVENT_AUDIO, EVENT_FRAME, EVENT_PACER
 from bwe_env.sim.flow import CONTROLLER_GCC
-from bwe_env.sim.link import link_enqueue, link_is_full
+from bwe_env.sim.link import link_enqueue
 from bwe_env.sim.loss import loss_strikes
 from bwe_env.sim.pacer import (
     RTX_QUEUE_LENGTH,
@@ -72,10 +71,8 @@ def send_packet(
     mask = len(packets) - 1
     next_seq = flow.history.next_seq
     if next_seq >= len(packets) and packets[next_seq & mask].fate == FATE_PENDING:
-        call.status = STATUS_PACKET_RING_FULL
-        return
-    if link_is_full(call.link, queue):
-        call.status = STATUS_QUEUE_RING_FULL
+        # A ring's length of packets is stuck behind this one: the socket refuses (ENOBUFS).
+        account_refused(flow.totals, flow.interval, kind, size_bytes)
         return
     seq = send_history_add(flow.history, packets, size_bytes)
     packet = packets[seq & mask]
@@ -320,9 +317,9 @@ def _send_probe_burst(
     wanted_bytes = prober_burst_bytes(prober)
     sent_bytes = 0
     if cluster.sent_bytes == 0:
-        # A small packet opens the cluster, so that its first gap is measured (pacing_controller.cc).
+        # A small packet opens the cluster, so that its first gap counts (pacing_controller.cc).
         sent_bytes += _send_padding(call, flow, packets, queue, segments, 1, cluster_id, now_us)
-    while sent_bytes < wanted_bytes and call.status == 0:
+    while sent_bytes < wanted_bytes:
         if flow.pacer.queue_packets > 0:
             sent_bytes += _send_media(
                 call,
@@ -361,8 +358,7 @@ def sender_on_pacer(
     """Send all that is due now: a probe burst, media within the burst window, or padding."""
     pacer = flow.pacer
     pacer_elapse(pacer, now_us)
-    next_us = now_us
-    while call.status == 0:
+    while True:
         next_us = pacer_next_send_us(pacer, flow.history.in_flight_bytes, now_us)
         if next_us > now_us:
             break

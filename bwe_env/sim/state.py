@@ -28,8 +28,6 @@ from bwe_env.sim.call import (
     STATUS_ACTIVE,
     STATUS_DROPPED,
     STATUS_MESSAGE_RING_FULL,
-    STATUS_PACKET_RING_FULL,
-    STATUS_QUEUE_RING_FULL,
 )
 from bwe_env.sim.capacity import SEGMENT, cursor_seek
 from bwe_env.sim.decision import apply_decision, follow_gcc
@@ -58,22 +56,19 @@ from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
 from bwe_env.sim.send_history import send_history_reset
 from bwe_env.sim.step import STEP, observe_flow, step_reset, window_reset
 from bwe_env.trace.bank import build_bank
-from bwe_env.units import s_to_us
+from bwe_env.units import s_to_us, us_to_s
 
 #: Frames the receiver can wait for, as time at the camera's rate; libwebrtc's buffer holds 800.
 FRAME_RING_S = 8.0
-#: Fewest packets of an idle-looking call: 30 small frames and 50 audio packets a second.
+#: What a sender may have behind a packet that is stuck in the queue, as time at its maximum rate
+#: (ours: more than any queue that still carries a call holds).
+PACKET_RING_S = 2.0
+#: Packets a second beside full-sized video: audio, and one for each of 30 small frames.
 _SMALL_PACKETS_PER_S = 80
-#: Smallest average packet of a full queue: frames just above one MTU split in two.
-_MEAN_PACKET_BYTES = MTU_BYTES // 2
+#: Mean packet of a full-rate sender: frames just above a whole number of MTUs are split evenly.
+_MEAN_PACKET_BYTES = 1000
 
 _JITTER_IDS = {"none": JITTER_NONE, "uniform": JITTER_UNIFORM, "normal": JITTER_NORMAL}
-
-_RING_ERRORS = {
-    STATUS_PACKET_RING_FULL: ("packet", "packets"),
-    STATUS_QUEUE_RING_FULL: ("queue", "queues"),
-    STATUS_MESSAGE_RING_FULL: ("message", "messages"),
-}
 
 
 def _power_of_two(at_least: float) -> int:
@@ -126,32 +121,24 @@ class RingLengths:
 
 
 def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
-    """Ring sizes that no call on these networks can outgrow.
+    """Ring sizes for calls on these networks.
 
-    A packet's row is needed until the packet has arrived or been lost. What waits longer than the
-    drop timeout ends the call, so the rows in use are at most: a full queue of packets of half an
-    MTU, what a quiet sender emits in that time, and what propagates at full rate.
+    A packet's row is needed until the packet has arrived or been lost. The packet ring holds what
+    `PACKET_RING_S` of sending at the maximum rate takes; when more is stuck behind a packet in the
+    queue, the sender's socket refuses further packets. It depends on the call alone, so that a
+    result does not depend on which other networks are at hand.
     """
-    patience_s = call.drop_timeout_s + 2 * call.consent_interval_s
-    rate_bytes_per_s = 2.0 * call.max_rate_bps / 8
-    full_rate_packets_per_s = rate_bytes_per_s / MTU_BYTES + _SMALL_PACKETS_PER_S
-    queue_bytes = 0.0
-    forward_s = 0.0
-    reverse_s = 0.0
-    for network in networks:
-        limit = network.link.queue_limit_bytes or network.link.queue_limit_s * rate_bytes_per_s
-        queue_bytes = max(queue_bytes, min(limit, patience_s * rate_bytes_per_s))
-        forward = network.forward
-        reverse = network.reverse
-        forward_s = max(forward_s, forward.propagation_delay_s + 5.0 * forward.jitter.scale_s)
-        reverse_s = max(reverse_s, reverse.propagation_delay_s + 5.0 * reverse.jitter.scale_s)
-    queued = queue_bytes / _MEAN_PACKET_BYTES + patience_s * _SMALL_PACKETS_PER_S
-    queue = _power_of_two(queued)
+    packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
+    packets = _power_of_two(PACKET_RING_S * packets_per_s)
+    reverse_s = max(
+        network.reverse.propagation_delay_s + 5.0 * network.reverse.jitter.scale_s
+        for network in networks
+    )
     return RingLengths(
-        packets=_power_of_two(queued + forward_s * full_rate_packets_per_s),
-        queue=queue,
+        packets=packets,
+        queue=packets,
         frames=_power_of_two(FRAME_RING_S * call.video.frame_rate_hz),
-        messages=_power_of_two(MAX_MISSING // 2 + reverse_s * full_rate_packets_per_s),
+        messages=_power_of_two(MAX_MISSING // 2 + 2.0 * reverse_s * packets_per_s),
     )
 
 
@@ -159,7 +146,6 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["min_rate_bps"] = call.min_rate_bps
     flow["start_rate_bps"] = call.start_rate_bps
     flow["max_rate_bps"] = call.max_rate_bps
-    flow["pacing_factor"] = call.packets.pacing_factor
     flow["overhead_bytes"] = call.packets.overhead_bytes
     flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
     flow["mtu_bytes"] = MTU_BYTES
@@ -442,15 +428,15 @@ class World:
             active,
         )
         if threads is None or num_threads == 1:
-            step_calls(*arguments, 0, self.num_envs)
+            worst = step_calls(*arguments, 0, self.num_envs)
         else:
             bounds = [self.num_envs * part // num_threads for part in range(num_threads + 1)]
             parts = list(itertools.pairwise(bounds))
             futures = [threads.submit(step_calls, *arguments, *part) for part in parts[:-1]]
-            step_calls(*arguments, *parts[-1])
+            worst = step_calls(*arguments, *parts[-1])
             for future in futures:
-                future.result()
-        if self.calls["status"].max() > STATUS_DROPPED:
+                worst = max(worst, future.result())
+        if worst > STATUS_DROPPED:
             self.raise_ring_errors()
 
     def present_capacity_bps(self) -> NDArray[np.float64]:
@@ -465,16 +451,13 @@ class World:
         Raises:
             RingOverflowError: a call needed more rows than `ring_lengths` reckoned.
         """
-        for status, (kind, attribute) in _RING_ERRORS.items():
-            failed = np.flatnonzero(self.calls["status"] == status)
-            if len(failed):
-                length = getattr(self, attribute).shape[1]
-                raise RingOverflowError(
-                    f"the {kind} ring of call {int(failed[0])} ({length} rows) is full at "
-                    f"t = {self.calls['now_us'][failed[0]] / 1e6:.3f} s. It is sized from "
-                    "max_rate_bps, queue limits and delays; lower the queue limit or max_rate_bps, "
-                    "and please report the network that did it."
-                )
+        failed = np.flatnonzero(self.calls["status"] == STATUS_MESSAGE_RING_FULL)
+        if len(failed):
+            raise RingOverflowError(
+                f"the message ring of call {int(failed[0])} ({self.messages.shape[1]} rows) is "
+                f"full at t = {us_to_s(self.calls['now_us'][failed[0]]):.3f} s. It is sized from "
+                "max_rate_bps and the reverse delay; please report the network that did it."
+            )
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of all state, to go back to with `restore`."""

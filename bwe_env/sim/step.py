@@ -218,7 +218,6 @@ def observe_flow(flow: Record, history: np.ndarray, span_us: int, now_us: int) -
 def finish_interval(
     call: Record,
     flow: Record,
-    window: Record,
     step: Record,
     weights: Record,
     packets: np.ndarray,
@@ -228,7 +227,8 @@ def finish_interval(
     interval_us: int,
     duration_us: int,
 ) -> None:
-    """Fill `step` and the newest row of `history` for the interval that ends now; begin the next."""
+    """Fill `step` and the newest row of `history` for the interval that ends now."""
+    window = flow.window
     interval = flow.interval
     # A dropped call ends inside an interval: everything below is over what there was of it.
     start_us = window.steps * interval_us

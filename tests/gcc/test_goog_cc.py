@@ -221,13 +221,15 @@ def test_a_start_rate_that_is_not_positive_is_refused() -> None:
         GoogCc(start_rate_bps=0)
 
 
-def test_new_constraints_take_effect_at_once() -> None:
+def test_a_new_start_rate_counts_at_once_and_a_new_maximum_from_the_next_interval_on() -> None:
     controller = GoogCc(start_rate_bps=300_000)
     controller.on_process_interval(0)
-    controller.on_constraints(30_000, 500_000, 0, 25_000)
+    controller.on_constraints(30_000, 500_000, 0, 10_000)
     assert controller.target_rate_bps == 500_000
     assert controller.pacing_rate_bps == 550_000
-    controller.on_constraints(30_000, -1, 200_000, 50_000)
+    controller.on_constraints(30_000, -1, 200_000, 20_000)
+    assert controller.target_rate_bps == 500_000  # as in libwebrtc
+    controller.on_process_interval(PROCESS_INTERVAL_US)
     assert controller.target_rate_bps == 200_000
 
 

@@ -120,12 +120,13 @@ def test_overuse_is_not_signalled_while_the_slope_falls(trendline: Any) -> None:
     assert trendline.overuse_counter == 2
 
 
-def test_a_trend_far_above_the_threshold_does_not_move_it(trendline: Any) -> None:
-    feed(trendline, 0.0, 25)
-    assert trendline.threshold == 6.0
-    while trendline.modified_trend <= trendline.threshold + 15.0:
-        feed(trendline, 40.0, 1)
-    before = trendline.threshold
-    feed(trendline, 40.0, 10)
-    assert trendline.modified_trend > 21.0
-    assert trendline.threshold == before
+def test_only_a_trend_within_15_ms_above_the_threshold_raises_it(trendline: Any) -> None:
+    feed(trendline, 4.0, 200)
+    trend_ms = float(trendline.modified_trend)
+    trendline.threshold = trend_ms - 15.5
+    feed(trendline, 4.0, 1)
+    assert trendline.threshold == trend_ms - 15.5
+    trendline.threshold = trend_ms - 14.5
+    feed(trendline, 4.0, 1)
+    raised_ms = 0.0087 * 14.5 * 24.0  # one group every 24 ms
+    assert trendline.threshold == pytest.approx(trend_ms - 14.5 + raised_ms, rel=1e-3)

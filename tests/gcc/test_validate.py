@@ -1,4 +1,4 @@
-"""``python -m experiments.validate gcc`` says what agrees, what differs, and what it cannot read."""
+"""``python -m experiments.validate gcc`` says what agrees, differs, or cannot be read."""
 
 from __future__ import annotations
 
