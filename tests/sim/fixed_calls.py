@@ -1,0 +1,83 @@
+"""Short calls in which something of everything happens, for comparisons bit by bit.
+
+Run as a program (``python -m tests.sim.fixed_calls FILE.npz``) it writes what they gave.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bwe_env.call_table import call_columns
+from bwe_env.config import CallConfig, JitterConfig, LinkConfig, LossConfig, PathConfig, VideoConfig
+from bwe_env.network import Network
+from bwe_env.sim.batch import step_calls
+from bwe_env.trace import square
+from bwe_env.vector_env import BandwidthEstimationVectorEnv
+
+NETWORKS = (
+    Network(
+        trace=square(1.3e6, 0.4e6, half_period_s=0.7, name="lossy"),
+        start_s=0.2,
+        link=LinkConfig(queue_limit_s=0.1),
+        forward=PathConfig(
+            loss=LossConfig(good_loss=0.01, good_to_bad=0.02, bad_to_good=0.3),
+            jitter=JitterConfig(distribution="normal", scale_s=0.01, correlation=0.8),
+        ),
+        reverse=PathConfig(
+            loss=LossConfig(good_loss=0.05),
+            jitter=JitterConfig(distribution="uniform", scale_s=0.005),
+        ),
+    ),
+    Network(
+        trace=square(0.5e6, 2.5e6, half_period_s=0.4, name="loss-first"),
+        link=LinkConfig(queue_limit_bytes=12_000, loss_before_queue=True),
+        forward=PathConfig(loss=LossConfig(good_loss=0.03)),
+    ),
+)
+
+CALL = CallConfig(duration_s=2.5, video=VideoConfig(scene_change_interval_s=1.0))
+
+
+def play(mode: str) -> dict[str, NDArray[Any]]:
+    """Both networks at once under actions that need every decimal."""
+    env = BandwidthEstimationVectorEnv(
+        2, call=CALL, networks=NETWORKS, action_mode=mode, autoreset_mode="disabled"
+    )
+    actions = np.random.default_rng(11)
+    observations = [env.reset(seed=3, options={"network_index": np.array([0, 1])})[0]]
+    rewards, steps = [], []
+    for _ in range(CALL.steps):
+        observation, reward, *_ = env.step(actions.uniform(-1.0, 1.0, (2, 1)).astype(np.float32))
+        observations.append(observation)
+        rewards.append(reward)
+        steps.append(env.last_steps.copy())
+    world = env._world
+    result = {
+        "observations": np.array(observations),
+        "rewards": np.array(rewards),
+        "steps": np.array(steps).view(np.float64),
+        **call_columns(world, np.array(steps, dtype=world.steps.dtype), CALL),
+    }
+    for name in ("packets", "frames", "messages"):
+        result[name] = np.frombuffer(getattr(world, name).tobytes(), dtype=np.uint8)
+    return result
+
+
+def main() -> None:
+    """Write the results of both action modes to the file that the command line names."""
+    if hasattr(step_calls, "py_func"):
+        raise SystemExit("numba has compiled the kernels; set NUMBA_DISABLE_JIT=1.")
+    with np.errstate(over="ignore"):  # the random numbers wrap around on purpose
+        results = {mode: play(mode) for mode in ("rate", "scale")}
+    np.savez(
+        sys.argv[1],
+        **{f"{mode}.{name}": a for mode, columns in results.items() for name, a in columns.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The encoder follows its target: on average, with its lag, and through key frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bwe_env.config import AudioConfig, CallConfig, VideoConfig
+from bwe_env.network import Network
+from bwe_env.sim.encoder import (
+    ENCODER,
+    FRAME,
+    encoder_drops_frame,
+    encoder_make_frame,
+    encoder_reset,
+)
+from bwe_env.sim.packet import KIND_VIDEO
+from bwe_env.trace import constant
+from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
+
+FRAME_RATE_HZ = 30.0
+
+#: Payload of a full packet: the MTU less the RTP header.
+FULL_PAYLOAD_BYTES = 1200 - 12
+#: RTP, UDP and IP headers.
+HEADER_BYTES = 12 + 28
+
+ROOMY = Network(trace=constant(50e6))
+
+
+class Camera:
+    """An encoder and its clock."""
+
+    def __init__(self, *, start_rate_bps: float = 1e6, **settings: Any) -> None:
+        self.encoder = np.zeros(1, ENCODER)[0]
+        self.encoder.frame_interval_us = 1e6 / FRAME_RATE_HZ
+        self.encoder.min_rate_bps = 30_000.0
+        self.encoder.key_frame_ratio = 1.0
+        for name, value in settings.items():
+            self.encoder[name] = value
+        encoder_reset(self.encoder, start_rate_bps)
+        self.frame = np.zeros(1, FRAME)[0]
+
+    def sizes(self, rate_bps: float, count: int) -> NDArray[np.int64]:
+        """Sizes of the next frames at a target."""
+        sizes = []
+        for _ in range(count):
+            now_us = round(self.encoder.captured * 1e6 / FRAME_RATE_HZ)
+            self.encoder.captured += 1
+            sizes.append(
+                encoder_make_frame(self.encoder, self.frame, rate_bps, now_us, np.uint64(4))
+            )
+        return np.array(sizes)
+
+
+def rate_bps(sizes: NDArray[np.int64]) -> float:
+    return float(8 * sizes.mean() * FRAME_RATE_HZ)
+
+
+# --- The rate -------------------------------------------------------------------------------------
+
+
+def test_without_noise_every_frame_is_its_share_of_the_rate() -> None:
+    # 1.2 Mbps at 30 frames a second: 40,000 bits, 5000 bytes.
+    assert Camera().sizes(1_200_000.0, 10).tolist() == [5_000] * 10
+
+
+def test_noisy_frames_meet_the_target_on_average() -> None:
+    camera = Camera(size_sd=0.15, size_correlation=0.5, key_frame_ratio=4.0, lag_us=200_000.0)
+    sizes = camera.sizes(1e6, 6_000)
+    # The mean of n frames with AR(1) deviations of sd 0.15 is off by 0.15 * sqrt(3 / n), at most.
+    assert rate_bps(sizes) == pytest.approx(1e6, rel=4 * 0.15 * math.sqrt(3 / 6_000))
+
+
+def test_deviations_of_frame_sizes_have_the_spread_and_the_memory_they_are_given() -> None:
+    camera = Camera(size_sd=0.15, size_correlation=0.5)
+    logs = np.log(camera.sizes(5e6, 6_000))
+    # Errors of an estimated sd and correlation from n values with this memory; sizes are whole.
+    assert logs.std() == pytest.approx(0.15, rel=4 * math.sqrt(1.7 / 2 / 6_000))
+    memory = np.corrcoef(logs[:-1], logs[1:])[0, 1]
+    assert memory == pytest.approx(0.5, abs=4 / math.sqrt(6_000))
+
+
+def test_frames_follow_a_new_target_with_the_lag_of_the_encoder() -> None:
+    camera = Camera(lag_us=200_000.0)
+    camera.sizes(1e6, 30)
+    sizes = camera.sizes(2e6, 30)
+    # After k frames 1 - exp(-k / (30 * 0.2)) of the way from 1 to 2 Mbps.
+    for position in (0, 5, 11, 29):
+        share = 1.0 - math.exp(-(position + 1) / (FRAME_RATE_HZ * 0.2))
+        expected_bytes = (1.0 + share) * 1e6 / 8 / FRAME_RATE_HZ
+        assert sizes[position] == pytest.approx(expected_bytes, rel=0.001)  # whole microseconds
+
+
+def test_a_key_frame_is_larger_and_the_frames_after_it_pay_for_it_to_the_byte() -> None:
+    camera = Camera(key_frame_ratio=4.0)
+    sizes = camera.sizes(1_200_000.0, 20)
+    # 4 * 5000 bytes; the 15,000 in excess come back at half a frame, 2500 bytes, in six frames.
+    assert sizes.tolist() == [20_000] + [2_500] * 6 + [5_000] * 13
+    assert sizes[:7].sum() == 7 * 5_000
+    assert camera.encoder.key_frames == 1
+
+
+def test_a_requested_key_frame_is_the_next_frame_and_no_other() -> None:
+    camera = Camera(key_frame_ratio=4.0)
+    camera.sizes(1e6, 20)
+    camera.encoder.is_key_requested = 1
+    is_key = []
+    for _ in range(5):
+        camera.sizes(1e6, 1)
+        is_key.append(int(camera.frame.is_key))
+    assert is_key == [1, 0, 0, 0, 0]
+
+
+def test_the_application_limit_and_the_least_rate_bound_what_the_encoder_aims_at() -> None:
+    assert rate_bps(Camera(app_max_rate_bps=300_000.0).sizes(2e6, 10)) == pytest.approx(3e5)
+    assert rate_bps(Camera(app_max_rate_bps=300_000.0).sizes(2e5, 10)) == pytest.approx(
+        2e5, rel=1e-3
+    )
+    assert rate_bps(Camera().sizes(1_000.0, 10)) == pytest.approx(30_000.0)
+
+
+def test_scene_changes_come_as_often_as_they_should() -> None:
+    camera = Camera(scene_change_chance=0.02)
+    camera.sizes(1e6, 5_000)
+    # The first frame is a key frame anyway.
+    assert abs(camera.encoder.key_frames - 1 - 100) < 4 * math.sqrt(5_000 * 0.02 * 0.98)
+
+
+def test_pushback_drops_every_nth_frame_and_none_below_one_percent() -> None:
+    def drops(ratio: float) -> list[int]:
+        camera = Camera()
+        return [int(encoder_drops_frame(camera.encoder, ratio)) for _ in range(12)]
+
+    assert drops(0.25) == [1, 0, 0, 0] * 3
+    assert drops(0.9) == [1, 0] * 6  # never more than every other frame
+    assert drops(0.01) == [0] * 12
+
+
+# --- On the wire ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [60_000, 100_000, 700_000, 1_000_000, 3_000_000])
+def test_video_and_all_headers_together_use_up_the_target(rate: int) -> None:
+    call = OneCall(ROOMY, CallConfig(video=PLAIN_VIDEO, audio=SILENT), mode="rate")
+    steps = call.run_until(10.0, rate)
+    # The first second is the start rate's; a frame in 300 falls on this or that side of an edge.
+    assert steps["sent_rate_bps"][10:].mean() == pytest.approx(rate, rel=0.005)
+
+
+def test_audio_is_taken_out_of_what_the_target_leaves_for_video() -> None:
+    call = OneCall(ROOMY, CallConfig(video=PLAIN_VIDEO), mode="rate")
+    steps = call.run_until(10.0, 1_000_000)
+    assert steps["sent_rate_bps"][10:].mean() == pytest.approx(1_000_000, rel=0.005)
+    # 50 packets of 80 + 40 bytes a second.
+    audio = call.flow.totals.sent_bytes[1]
+    assert audio == 501 * 120  # one at t = 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15])
+def test_the_packets_of_a_frame_add_up_to_it_and_are_as_few_and_as_equal_as_can_be(
+    noise: float,
+) -> None:
+    video = VideoConfig(frame_size_sd=noise)
+    call = OneCall(ROOMY, CallConfig(video=video), mode="rate")
+    call.run_until(5.0, 2_500_000)
+    rows = call.packets[call.packets["kind"] == KIND_VIDEO]
+    frames = call.world.frames[0][: call.flow.encoder.next_frame]
+    assert len(frames) > 100
+    for frame in frames[:-1]:  # the last may still wait in the pacer
+        payloads = rows["size_bytes"][rows["frame"] == frame["number"]] - HEADER_BYTES
+        assert payloads.sum() == frame["size_bytes"]
+        assert len(payloads) == math.ceil(frame["size_bytes"] / FULL_PAYLOAD_BYTES)
+        assert payloads.max() <= FULL_PAYLOAD_BYTES
+        assert payloads.max() - payloads.min() <= 1
+
+
+def test_an_application_limit_holds_the_media_rate_whatever_the_target() -> None:
+    video = VideoConfig(app_max_rate_bps=300_000, frame_size_sd=0.0)
+    config = CallConfig(video=video, audio=AudioConfig(enabled=False))
+    steps = OneCall(ROOMY, config, mode="rate").run_until(10.0, 5_000_000)
+    assert steps["target_rate_bps"][-1] == 5_000_000
+    assert steps["media_rate_bps"][20:].mean() == pytest.approx(300_000, rel=0.01)

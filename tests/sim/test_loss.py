@@ -1,0 +1,86 @@
+"""Random loss: rates and bursts as the theory of the Gilbert-Elliott chain says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bwe_env.config import LossConfig
+from bwe_env.sim.loss import LOSS, loss_reset, loss_strikes
+
+#: Four standard deviations: a correct chain fails one such test in 16,000.
+SIGMAS = 4.0
+
+
+def record_of(config: LossConfig) -> Any:
+    row = np.zeros(1, LOSS)[0]
+    for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
+        row[name] = getattr(config, name)
+    loss_reset(row)
+    return row
+
+
+def losses(config: LossConfig, count: int, *, key: int = 5, stream: int = 0) -> NDArray[np.bool_]:
+    row = record_of(config)
+    return np.array([loss_strikes(row, np.uint64(key), stream) for _ in range(count)])
+
+
+def bursts(lost: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lengths of all runs of losses."""
+    runs = [len(list(run)) for is_lost, run in itertools.groupby(lost.tolist()) if is_lost]
+    return np.array(runs)
+
+
+def test_independent_loss_strikes_at_its_rate_and_in_geometric_bursts() -> None:
+    count, chance = 20_000, 0.07
+    lost = losses(LossConfig(good_loss=chance), count)
+    assert abs(lost.mean() - chance) < SIGMAS * math.sqrt(chance * (1 - chance) / count)
+    # A burst ends with probability 1 - p after each loss: its mean length is 1 / (1 - p).
+    lengths = bursts(lost)
+    sd = math.sqrt(chance) / (1 - chance)
+    assert abs(lengths.mean() - 1 / (1 - chance)) < SIGMAS * sd / math.sqrt(len(lengths))
+
+
+def test_gilbert_loss_has_the_mean_and_the_burst_length_of_theory() -> None:
+    config = LossConfig(good_to_bad=0.01, bad_to_good=0.25)
+    count = 60_000
+    lost = losses(config, count)
+    mean = 0.01 / (0.01 + 0.25)
+    assert config.mean_loss_ratio == pytest.approx(mean)
+    # Packets k apart correlate by (1 - 0.01 - 0.25) ** k, which widens the error of the mean.
+    memory = 1 - 0.01 - 0.25
+    sd = math.sqrt(mean * (1 - mean) / count * (1 + memory) / (1 - memory))
+    assert abs(lost.mean() - mean) < SIGMAS * sd
+    # Every packet in the bad state is lost, and it ends with 0.25 a packet: 4 packets on average.
+    lengths = bursts(lost)
+    assert abs(lengths.mean() - 4.0) < SIGMAS * math.sqrt(0.75) / 0.25 / math.sqrt(len(lengths))
+    assert abs((lengths == 1).mean() - 0.25) < SIGMAS * math.sqrt(0.25 * 0.75 / len(lengths))
+
+
+def test_elliott_loss_mixes_the_loss_of_both_states_by_the_time_spent_in_them() -> None:
+    config = LossConfig(good_loss=0.02, bad_loss=0.5, good_to_bad=0.1, bad_to_good=0.3)
+    # A quarter of the packets meet the bad state: 0.25 * 0.5 + 0.75 * 0.02.
+    assert config.mean_loss_ratio == pytest.approx(0.14)
+    count = 30_000
+    lost = losses(config, count)
+    memory = 1 - 0.1 - 0.3
+    sd = math.sqrt(0.14 * 0.86 / count * (1 + memory) / (1 - memory))  # at most
+    assert abs(lost.mean() - 0.14) < SIGMAS * sd
+
+
+def test_no_chance_never_strikes_and_certainty_always_does() -> None:
+    assert not losses(LossConfig(), 1_000).any()
+    assert losses(LossConfig(good_loss=1.0), 1_000).all()
+
+
+def test_the_fate_of_a_packet_depends_on_its_number_its_key_and_its_stream_alone() -> None:
+    config = LossConfig(good_loss=0.3, good_to_bad=0.05, bad_to_good=0.3)
+    lost = losses(config, 2_000)
+    assert np.array_equal(lost[:500], losses(config, 500))
+    assert not np.array_equal(lost, losses(config, 2_000, key=6))
+    assert not np.array_equal(lost, losses(config, 2_000, stream=2))

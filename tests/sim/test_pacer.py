@@ -1,0 +1,206 @@
+"""What leaves when: bursts of 40 ms, queues that drain in 2 s, sound that never waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bwe_env.config import CallConfig, VideoConfig
+from bwe_env.network import Network
+from bwe_env.sim._jit import NEVER
+from bwe_env.sim.events import EVENT_FRAME
+from bwe_env.sim.pacer import (
+    PACER,
+    pacer_elapse,
+    pacer_next_send_us,
+    pacer_on_sent,
+    pacer_queue_frame,
+    pacer_reset,
+)
+from bwe_env.sim.packet import KIND_AUDIO, KIND_PADDING, KIND_VIDEO
+from bwe_env.trace import constant
+from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
+
+ROOMY = Network(trace=constant(50e6))
+
+#: Longest time that a packet may wait in the pacer.
+QUEUE_LIMIT_US = 2_000_000
+
+
+def frame_packets(call: OneCall, number: int) -> NDArray[Any]:
+    rows = call.packets
+    mine: NDArray[Any] = rows[(rows["kind"] == KIND_VIDEO) & (rows["frame"] == number)]
+    return mine
+
+
+def capture_us(call: OneCall, number: int) -> int:
+    frame = call.world.frames[0][number]
+    assert frame["number"] == number
+    return int(frame["capture_us"])
+
+
+# --- In a call ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [300_000, 2_000_000, 6_000_000])
+def test_a_frame_of_average_size_leaves_as_one_burst_when_it_is_captured(rate: int) -> None:
+    # It takes 33.3 ms at the target, 30.3 ms at 1.1 times that: less than the window of 40 ms.
+    call = OneCall(ROOMY, CallConfig(video=PLAIN_VIDEO, audio=SILENT), mode="rate")
+    call.run_until(2.0, rate)
+    for number in range(1, 60):
+        sent_us = frame_packets(call, number)["send_us"]
+        assert sent_us.tolist() == [capture_us(call, number)] * len(sent_us)
+
+
+def test_an_oversized_frame_is_spread_in_bursts_of_40_ms_by_hand() -> None:
+    video = VideoConfig(encoder_lag_s=0.0, frame_size_sd=0.0, key_frame_ratio=4.0)
+    call = OneCall(ROOMY, CallConfig(video=video, audio=SILENT), mode="rate")
+    call.run_until(0.2, 1_000_000)
+    # 1 Mbps are 4 packets a frame, with 38,400 bps of headers: 4006.67 bytes a frame are left, and
+    # four times that for the key frame: 16,027 bytes in 14 packets, 11 of 1185 and 3 of 1184 bytes
+    # with their headers. At 1.1 Mbps a packet takes 8.6 ms: the fifth is still let out, at 34.5 ms
+    # of debt, and five packets take 5 * 1185 * 8 / 1.1 = 43,091 us to pay.
+    rows = frame_packets(call, 0)
+    assert rows["size_bytes"].tolist() == [1185] * 11 + [1184] * 3
+    assert rows["send_us"].tolist() == [0] * 5 + [43_091] * 5 + [86_182] * 4
+    # The next frame waits its turn behind it.
+    assert frame_packets(call, 1)["send_us"][0] == 86_182
+
+
+def test_in_no_span_does_the_pacer_send_more_than_its_rate_and_a_burst() -> None:
+    video = VideoConfig(frame_size_sd=0.5, scene_change_interval_s=1.0)
+    call = OneCall(ROOMY, CallConfig(video=video, audio=SILENT), mode="rate")
+    call.run_until(10.0, 1_000_000)
+    rows = call.packets
+    assert (rows["kind"] == KIND_VIDEO).all()
+    ahead_bits = np.cumsum(8.0 * rows["size_bytes"]) - 1.1 * rows["send_us"]
+    before = np.minimum.accumulate(np.append(0.0, ahead_bits[:-1]))
+    # 40 ms, and the packet that was let out just before they were used up.
+    assert (ahead_bits - before).max() <= 1.1e6 * 0.04 + 8 * 1228
+
+
+def with_a_quarter_of_a_megabyte_waiting() -> OneCall:
+    """A call whose frame 88, at 2.9333 s, is ten times as large as 6 Mbps need; then 100 kbps."""
+    video = VideoConfig(frame_size_sd=0.0, key_frame_ratio=10.0)
+    call = OneCall(ROOMY, CallConfig(video=video, audio=SILENT), mode="rate", step_us=10_000)
+    call.run_until(2.91, 6_000_000)
+    call.flow.encoder.is_key_requested = 1
+    call.run_until(2.94, 6_000_000)
+    assert call.world.frames[0][88]["is_key"] == 1
+    assert call.world.frames[0][88]["size_bytes"] > 240_000  # 17 s at 110 kbps
+    return call
+
+
+def test_a_queue_that_nothing_joins_is_drained_just_within_two_seconds() -> None:
+    call = with_a_quarter_of_a_megabyte_waiting()
+    call.flow.timers_us[EVENT_FRAME] = NEVER  # the camera is switched off
+    call.run_until(6.0, 100_000)
+    rows = frame_packets(call, 88)
+    assert len(rows) == call.world.frames[0][88]["num_packets"]
+    waits_us = rows["send_us"] - capture_us(call, 88)
+    # What is left always has just the time that is left: a straight line to the limit.
+    assert 0.9 * QUEUE_LIMIT_US < waits_us.max() <= QUEUE_LIMIT_US
+    middle = waits_us[len(waits_us) // 2]
+    assert middle == pytest.approx(QUEUE_LIMIT_US / 2, rel=0.05)
+
+
+def test_the_camera_pauses_while_the_queue_would_take_more_than_two_seconds() -> None:
+    call = with_a_quarter_of_a_megabyte_waiting()
+    while call.now_us < 7_000_000:
+        next_frame, captured = int(call.flow.encoder.next_frame), int(call.flow.encoder.captured)
+        queue_us = call.flow.pacer.queue_bytes * 8e6 / 110_000
+        call.step(100_000)
+        if call.flow.encoder.captured > captured and abs(queue_us - QUEUE_LIMIT_US) > 300_000:
+            was_coded = call.flow.encoder.next_frame > next_frame
+            assert was_coded == (queue_us < QUEUE_LIMIT_US)
+    encoder = call.flow.encoder
+    assert encoder.captured - encoder.next_frame == call.flow.totals.skipped_frames > 40
+
+
+def test_sound_leaves_every_20_ms_whatever_waits_in_the_pacer() -> None:
+    video = VideoConfig(key_frame_ratio=20.0)
+    call = OneCall(ROOMY, CallConfig(video=video), mode="rate")
+    call.run_until(3.0, 500_000)
+    rows = call.packets
+    audio = rows[rows["kind"] == KIND_AUDIO]
+    assert audio["send_us"].tolist() == list(range(0, 3_000_001, 20_000))
+    waits_us = frame_packets(call, 0)["send_us"] - capture_us(call, 0)
+    assert waits_us.max() > 350_000  # there was something to wait behind
+
+
+def test_a_policy_that_sets_the_rate_sends_neither_probes_nor_padding_and_gcc_does() -> None:
+    by_mode = {}
+    for mode in ("rate", "gcc"):
+        call = OneCall(ROOMY, CallConfig(), mode=mode)
+        call.run_until(3.0, 300_000)
+        rows = call.packets
+        extra = (rows["kind"] == KIND_PADDING) | (rows["probe_cluster"] >= 0)
+        by_mode[mode] = int(extra.sum())
+    assert by_mode["rate"] == 0
+    assert by_mode["gcc"] > 10
+
+
+# --- The record alone -----------------------------------------------------------------------------
+
+
+def pacer(*, rate_bps: int = 800_000, padding_bps: int = 0, cwnd_bytes: int = 0) -> Any:
+    row = np.zeros(1, PACER)[0]
+    row.burst_interval_us = 40_000
+    row.queue_time_limit_us = QUEUE_LIMIT_US
+    pacer_reset(row)
+    row.pacing_rate_bps = rate_bps
+    row.padding_rate_bps = padding_bps
+    row.cwnd_bytes = cwnd_bytes
+    return row
+
+
+def test_an_empty_pacer_without_padding_never_wakes() -> None:
+    assert pacer_next_send_us(pacer(), 0, 1_000) == NEVER
+
+
+def test_debt_delays_the_next_burst_until_it_is_paid_and_asking_twice_changes_nothing() -> None:
+    row = pacer()
+    pacer_queue_frame(row, 10_000, 10, 0)
+    # 800 kbps are 0.1 bytes a microsecond: 1000 bytes take 10 ms.
+    for _ in range(4):
+        assert pacer_next_send_us(row, 0, 0) == 0
+        pacer_on_sent(row, 1_000, 0)
+    # 40 ms of debt are not less than the window.
+    assert pacer_next_send_us(row, 0, 0) == 40_000
+    assert pacer_next_send_us(row, 0, 0) == 40_000
+    assert pacer_next_send_us(row, 0, 15_000) == 40_000
+    # Once 15 ms are paid, 25 ms are left: within the window.
+    pacer_elapse(row, 15_000)
+    assert pacer_next_send_us(row, 0, 15_000) == 15_000
+
+
+def test_a_burst_never_exceeds_63_kilobytes_however_fast_the_rate() -> None:
+    row = pacer(rate_bps=100_000_000)  # 40 ms are 500 kB
+    pacer_queue_frame(row, 200_000, 200, 0)
+    sent = 0
+    while pacer_next_send_us(row, 0, 0) == 0:
+        pacer_on_sent(row, 1_000, 0)
+        sent += 1_000
+    assert sent == 63_000
+    assert pacer_next_send_us(row, 0, 0) == 5_040  # 63,000 bytes at 12.5 a microsecond
+
+
+def test_a_full_congestion_window_holds_media_and_padding_back() -> None:
+    row = pacer(padding_bps=100_000, cwnd_bytes=5_000)
+    assert pacer_next_send_us(row, 5_000, 0) == NEVER
+    assert pacer_next_send_us(row, 4_999, 0) == 0
+    pacer_queue_frame(row, 1_000, 1, 0)
+    assert pacer_next_send_us(row, 5_000, 0) == NEVER
+    assert pacer_next_send_us(row, 4_999, 0) == 0
+
+
+def test_padding_waits_for_the_debt_of_media_and_its_own() -> None:
+    row = pacer(padding_bps=100_000)
+    pacer_on_sent(row, 1_000, 0)
+    # 1000 bytes: 10 ms at the pacing rate, 80 ms at the padding rate.
+    assert pacer_next_send_us(row, 0, 0) == 80_000
+    pacer_elapse(row, 80_000)
+    assert pacer_next_send_us(row, 0, 80_000) == 80_000
