@@ -146,6 +146,18 @@ def test_a_call_depends_on_its_network_and_seed_and_not_on_what_else_is_run() ->
     together = run_calls(NETWORKS, "gcc", call=CALL, seeds=(0, 1))
     alone = run_calls(NETWORKS[1:2], "gcc", call=CALL, seeds=(1,))
     assert_same({name: column[3:4] for name, column in together.items()}, alone)
+    # Nor on how much memory the others need.
+    large = Network(
+        trace=constant(50e6, name="large"),
+        link=LinkConfig(queue_limit_s=30.0),
+        reverse=PathConfig(propagation_delay_s=2.0),
+    )
+    beside = run_calls((*NETWORKS[1:2], large), Constant(1.0), call=CALL, seeds=(1,))
+    alone = run_calls(NETWORKS[1:2], Constant(1.0), call=CALL, seeds=(1,))
+    assert alone["queue_loss_ratio"][0] > 0.5
+    assert alone["rtx_packets"][0] > 500
+    for name, column in alone.items():
+        assert column[0] == beside[name][0], name
     seeds = run_calls(NETWORKS[:1], "gcc", call=CALL, seeds=(0, 1, 0))
     assert seeds["mean_reward"][0] == seeds["mean_reward"][2] != seeds["mean_reward"][1]
 

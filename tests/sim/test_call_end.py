@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bwe_env.config import CallConfig, LinkConfig, PathConfig, VideoConfig
 from bwe_env.network import Network
 from bwe_env.sim.call import STATUS_ACTIVE, STATUS_DROPPED
+from bwe_env.sim.packet import FATE_PENDING
 from bwe_env.trace import Trace, constant
 from tests.sim.calls import OneCall
 
@@ -49,6 +52,27 @@ def test_a_call_survives_an_outage_that_ends_before_consent_expires() -> None:
     call.run_until(25.0)
     assert call.call.status == STATUS_ACTIVE
     assert call.flow.last_consent_us > 16_000_000
+
+
+def test_in_a_long_outage_the_socket_refuses_what_its_ring_cannot_hold() -> None:
+    network = with_outage(3.0, 12.0, capacity_bps=4e6)
+    network = replace(network, link=LinkConfig(queue_limit_bytes=100_000_000))
+    call = OneCall(network, CallConfig(max_rate_bps=2_000_000), mode="rate", packet_rows=None)
+    call.run_until(14.9, 2_000_000)
+    totals = call.flow.totals
+    # Some 2 Mbps for 12 s are 3 MB; the ring is made for what 2 s may hold.
+    assert totals.refused_packets > 1_000
+    # All of it is stuck, but for what the queue dropped for a consent check that took its place.
+    assert call.packet_rows - 10 <= totals.fate_packets[FATE_PENDING] <= call.packet_rows
+    assert call.call.link.queue_bytes < 3_000_000 / 3
+    refused = int(totals.refused_packets)
+    call.run_until(25.0, 2_000_000)
+    assert call.call.status == STATUS_ACTIVE
+    assert call.flow.totals.refused_packets < refused + 500  # until the queue has drained a little
+    # The picture has come back: with a key frame, since no retransmission can fill such a hole.
+    assert call.flow.encoder.key_frames >= 2
+    assert call.world.steps["frame_rate_hz"][0] == pytest.approx(30.0, abs=1.0)
+    assert call.world.steps["frozen_ratio"][0] == 0.0
 
 
 def test_a_call_that_never_hears_back_drops_15_s_after_its_start() -> None:

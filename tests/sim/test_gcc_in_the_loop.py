@@ -69,8 +69,8 @@ def test_after_a_drop_gcc_finds_back_to_most_of_the_capacity_it_had(key: int) ->
     assert after > 0.75 * 2e6
 
 
-def test_ten_times_100_kbps_are_stated_as_they_are() -> None:
-    # No promise is made down there: a single key frame fills the queue.
+def test_at_100_kbps_gcc_holds_70_to_100_percent() -> None:
+    # Less is asked of it down there, where a single key frame fills the queue.
     steps = start_call(constant(100e3), 1).run_until(60.0)
     share = steps["target_rate_bps"][steps["time_s"] > 20.05].mean() / 100e3
     assert 0.7 <= share <= 1.0

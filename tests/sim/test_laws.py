@@ -256,12 +256,19 @@ def test_bytes_in_flight_at_the_sender_are_those_no_report_has_reached(plan: Pla
 
 @few
 @given(plans())
-def test_no_call_outgrows_its_rings_and_longer_ones_would_change_nothing(plan: Plan) -> None:
-    call, steps = plan.play(packet_rows=None, call_s=2 * CALL_S)
-    assert call.packet_rows < 1 << 16
-    if call.flow.history.expired_packets == 0:
-        _, again = plan.play(packet_rows=1 << 16, call_s=2 * CALL_S)
-        assert steps.tobytes() == again.tobytes()
+def test_no_call_outgrows_its_own_rings_and_what_its_socket_refuses_is_counted_as_dropped(
+    plan: Plan,
+) -> None:
+    def look(call: OneCall) -> None:
+        totals = call.flow.totals
+        assert totals.fate_packets.sum() == totals.sent_packets.sum()
+        assert totals.fate_bytes.sum() == totals.sent_bytes.sum()
+        # A refused packet never gets a sequence number.
+        assert call.flow.history.next_seq + totals.refused_packets == totals.sent_packets.sum()
+        assert totals.fate_packets[FATE_QUEUE_DROP] >= totals.refused_packets
+        assert 0 <= totals.fate_packets[FATE_PENDING] <= call.packet_rows
+
+    plan.play(look, packet_rows=None, call_s=2 * CALL_S)
 
 
 # --- The bottleneck -------------------------------------------------------------------------------
