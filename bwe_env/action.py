@@ -6,6 +6,8 @@ GCC's own target times ``2 ** action``, so 0 leaves GCC exactly as it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -53,13 +55,13 @@ def action_to_scale(action: ArrayLike) -> NDArray[np.float64]:
     return scales
 
 
-def check_action(action: ArrayLike) -> tuple[float, bool]:
+def check_action(action: Any) -> tuple[float, bool]:
     """`check_actions` for one environment: an action of shape (1,) alone."""
     if isinstance(action, np.ndarray) and action.shape == (1,) and action.dtype.kind == "f":
         value = float(action[0])
         if -1.0 <= value <= 1.0:
             return value, False
-    values, was_clipped = check_actions(np.asarray(action)[np.newaxis], 1)
+    values, was_clipped = check_actions([action], 1)
     return float(values[0]), bool(was_clipped[0])
 
 
@@ -72,7 +74,7 @@ def check_actions(
         Clipped actions of shape (num_envs,), and which of them had to be clipped.
 
     Raises:
-        ActionError: wrong shape, not numeric, or NaN.
+        ActionError: wrong shape, not numeric, NaN or infinite.
     """
     try:
         array = np.asarray(actions, dtype=np.float64)
@@ -85,11 +87,12 @@ def check_actions(
         )
     flat = array[:, 0]
     clipped = np.minimum(np.maximum(flat, -1.0), 1.0)
-    was_clipped = clipped != flat  # so is NaN
-    if was_clipped.any() and np.isnan(flat).any():
-        bad = np.flatnonzero(np.isnan(flat))
+    was_clipped = clipped != flat  # so are NaN and the infinities
+    if was_clipped.any() and not np.isfinite(flat).all():
+        bad = int(np.flatnonzero(~np.isfinite(flat))[0])
+        value = "NaN" if np.isnan(flat[bad]) else "infinite"
         raise ActionError(
-            f"action of environment {int(bad[0])} is NaN; the policy has diverged (check learning "
+            f"action of environment {bad} is {value}; the policy has diverged (check learning "
             "rate and observation) or the action was never set."
         )
     return clipped, was_clipped

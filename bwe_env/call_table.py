@@ -65,8 +65,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     mean_receive = bits_per_s(totals["fate_bytes"][:, 1])
     targets = np.where(is_missing, np.nan, steps["target_rate_bps"])
     error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
-    seconds = np.maximum(1, np.floor(duration_s))
-    unseen = seconds - window["seconds"]
+    # Seconds that end before the call does; what is left of a last one is not scored.
+    scored_s = window["scored_s"] + remaining_s
     frozen_s = us_to_s(1.0) * _frozen_us(steps, call) + remaining_s
     sent_packets = totals["sent_packets"].sum(axis=1)
     columns: dict[str, NDArray[Any]] = {
@@ -74,8 +74,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         "dropped": dropped,
         "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=1),
         "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=1) / duration_s,
-        "call_score": (window["score_sum"] + _DROPPED_SCORE * unseen) / seconds,
-        "video_mos": (window["mos_sum"] + WORST_MOS * unseen) / seconds,
+        "call_score": _ratio(window["score_sum"] + _DROPPED_SCORE * remaining_s, scored_s),
+        "video_mos": _ratio(window["mos_sum"] + WORST_MOS * remaining_s, scored_s),
         "freeze_ratio": np.minimum(1.0, frozen_s / duration_s),
         "freeze_count": receiver["freeze_count"].copy(),
         "freeze_duration_s": receiver["freeze_us"] * us_to_s(1.0),

@@ -105,7 +105,7 @@ _METRICS = (
         "mean_capacity_bps",
         "bps",
         "neither",
-        "mean over the scheduled time of min(capacity, maximum rate)",
+        "mean of min(capacity, maximum rate) over the intervals that the call had",
     ),
     _metric("utilisation", "", "higher", "mean_receive_bps / mean_capacity_bps, at most 1"),
     _metric(

@@ -125,6 +125,7 @@ def _run_batch(
     interval_us = s_to_us(call.interval_s)
     duration_us = call.steps * interval_us
     steps = np.zeros((call.steps, world.num_envs), dtype=world.steps.dtype)
+    steps["time_s"] = np.nan  # until the interval has been played: a dropped call has no more
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
     estimators: ExternalEstimators | None = None

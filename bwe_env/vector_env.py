@@ -171,7 +171,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         )
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._done = np.zeros(num_envs, dtype=np.bool_)
-        self._was_reset = False
+        self._was_reset = np.zeros(num_envs, dtype=np.bool_)
         self._clipped = np.zeros(num_envs)
         self._last_steps = self._world.steps
         self._packets_before = 0
@@ -213,7 +213,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         chosen = self._chosen_networks(options.get("network_index"))
         for env in np.flatnonzero(mask):
             self._reset_call(int(env), None if chosen is None else int(chosen[env]))
-        self._was_reset = self._was_reset or bool(mask.all())
+        self._was_reset |= mask
         return self._observations(), self._info()
 
     def step(
@@ -263,7 +263,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
         The same numbers as from `step`, in a third of the time: no array per entry of info.
         """
-        if self._done[0] or not self._was_reset:
+        if self._done[0] or not self._was_reset[0]:
             self._require_reset()
         value, was_clipped = check_action(action)
         self._advance(np.array([self._decisions(value)]), _ONE)
@@ -299,6 +299,10 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         steps = self._last_steps
         return tuple(ansi({name: float(row[name]) for name in TIMELINE_COLUMNS}) for row in steps)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own threads."""
+        return {**self.__dict__, "_threads": None}
+
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
         if self._threads is not None and self._threads_pid == os.getpid():
@@ -333,7 +337,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     # --- Inside -------------------------------------------------------------------------------
 
     def _require_reset(self) -> None:
-        if not self._was_reset:
+        if not self._was_reset.all():
             raise ResetNeeded("call reset() before step().")
         if self.autoreset_mode == AutoresetMode.DISABLED and self._done.any():
             over = np.flatnonzero(self._done).tolist()

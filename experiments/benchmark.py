@@ -31,7 +31,7 @@ from experiments.yardstick import run_yardstick
 
 #: GCC needs so long from 300 kbps to a steady 2 Mbps; before, a step holds fewer packets.
 WARM_UP_S = 20.0
-#: What PERFORMANCE asks of one core at 64 calls of 2 Mbps.
+#: What we want of one core at 64 calls of 2 Mbps.
 TARGET_PACKETS_PER_S = 5e6
 TARGET_STEPS_PER_S = 250e3
 

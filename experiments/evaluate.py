@@ -1,6 +1,6 @@
 """Play calls with one controller: one row per call as CSV, and a summary by network type.
 
-    python -m experiments.evaluate --estimator gcc --traces ../shared/traces --out gcc.csv
+    python -m experiments.evaluate --estimator gcc --traces DIR --out gcc.csv
     python -m experiments.evaluate --estimator runs/ppo-001 --split test
 
 The estimator is the name of a baseline (gcc, constant:500000, oracle, …) or a run directory made by

@@ -1,7 +1,7 @@
 """Train a PPO agent, select it on validation networks, judge it on test networks.
 
     python -m experiments.train
-    python -m experiments.train --traces ../shared/traces
+    python -m experiments.train --traces DIR
     python -m experiments.train --resume runs/ppo-001
 
 A run directory (see `experiments.run_directory`) holds all it did; TensorBoard shows it with

@@ -339,3 +339,28 @@ def test_a_silent_call_without_any_video_or_sound_ends_all_the_same() -> None:
     for name in percentiles:  # of no delays at all
         assert np.isnan(table.pop(name)).all()
     assert_finite(table)
+
+
+@pytest.mark.parametrize("interval_s", [0.06, 0.3, 2.0])
+def test_the_call_score_does_not_depend_on_how_intervals_cut_a_second(interval_s: float) -> None:
+    network = Network(trace=constant(2e6))
+    scores = [
+        run_calls([network], "gcc", seeds=(0,), call=CallConfig(duration_s=60.0, interval_s=step_s))
+        for step_s in (0.1, interval_s)
+    ]
+    for name in ("call_score", "video_mos"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=0.1)
+
+
+def test_a_dropped_call_is_the_same_alone_and_beside_a_call_that_goes_on() -> None:
+    dead = Network(
+        trace=Trace.from_points(
+            [0.0, 5.0], [1e6, 0.0], name="dead", network_type="pattern", end_s=120.0
+        ),
+    )
+    alive = Network(trace=constant(2e6))
+    alone = run_calls([dead], "gcc", seeds=(0,))
+    beside = run_calls([dead, alive], "gcc", seeds=(0,))
+    assert alone["dropped"][0]
+    for name, column in alone.items():
+        assert np.array_equal(column[:1], beside[name][:1]), name

@@ -5,8 +5,6 @@ These sums feed rewards, metrics and conservation checks, never an observation.
 
 from __future__ import annotations
 
-import numpy as np
-
 from bwe_env.metrics import DELAY_BINS
 from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.histogram import delay_bin
@@ -159,8 +157,3 @@ def account_arrived(totals: Record, interval: Record, packet: Record) -> None:
     interval.arrived_bytes += packet.size_bytes
     interval.one_way_delay_sum_us += delay_us
     interval.newest_arrival_send_us = packet.send_us
-
-
-def sum_of_fates(totals: np.ndarray) -> tuple[int, int]:
-    """Packets and bytes over all fates, pending ones included; equals what was sent."""
-    return int(totals["fate_packets"].sum()), int(totals["fate_bytes"].sum())

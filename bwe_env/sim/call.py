@@ -20,7 +20,6 @@ CALL = record(
         ("network", "i8"),  # row of the network table
         ("status", "i8"),
         ("dropped_us", "i8"),  # when the call dropped
-        ("capacity_bits", "f8"),  # integral over the last interval
         ("link", LINK),
         ("forward", PATH),
         ("reverse", PATH),

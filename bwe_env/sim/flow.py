@@ -54,12 +54,10 @@ FLOW = record(
         ("target_rate_bps", "i8"),
         # State
         ("next_arrival_seq", "i8"),  # packet whose arrival is timed
-        ("rtcp_lost_base", "i8"),  # received and lost packets told by the last RTCP report
-        ("rtcp_received_base", "i8"),
+        ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),
         ("rtt_us", "i8"),  # newest RTCP measurement at the sender
         ("last_consent_us", "i8"),  # newest consent response
-        ("consent_arrival_us", "i8"),
         ("rtx_rate_bps", "f8"),  # retransmissions of the last second, smoothed
         ("rtx_bytes", "i8"),  # sent since that was updated
         ("report_first_seq", "i8"),  # the newest report, for an external estimator

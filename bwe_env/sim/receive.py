@@ -43,7 +43,7 @@ from bwe_env.sim.reverse_path import (
 from bwe_env.sim.send_history import first_reportable_seq, send_history_report
 from bwe_env.sim.sender import schedule_pacer, sender_on_nack
 
-# The receiver's report interval, FACTS section 12 (remote_bitrate_estimator/
+# The receiver's report interval, libwebrtc M150 (modules/remote_bitrate_estimator/
 # transport_sequence_number_feedback_generator.cc): 5 % of the estimate goes to reports of 68 bytes.
 FIRST_REPORT_US = 100_000
 MIN_REPORT_INTERVAL_US = 50_000

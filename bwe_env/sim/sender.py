@@ -143,7 +143,9 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
         if encoder_drops_frame(encoder, ratio):
             flow.totals.skipped_frames += 1
             return
-    if pacer_expected_queue_us(flow.pacer) > flow.pacer.queue_time_limit_us:
+    # A window may hold the pacer back for longer than its queue says: keep its frames' rows.
+    is_full = encoder.next_frame - flow.pacer.frame >= len(frames) - 1
+    if is_full or pacer_expected_queue_us(flow.pacer) > flow.pacer.queue_time_limit_us:
         flow.totals.skipped_frames += 1
         return
     number = encoder.next_frame

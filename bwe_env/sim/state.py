@@ -63,6 +63,8 @@ FRAME_RING_S = 8.0
 #: What a sender may have behind a packet that is stuck in the queue, as time at its maximum rate
 #: (ours: more than any queue that still carries a call holds).
 PACKET_RING_S = 2.0
+#: Longest packet ring: `PACKET.repairs` counts back over it in 16 bits.
+MAX_PACKET_RING = 1 << 14
 #: Packets a second beside full-sized video: audio, and one for each of 30 small frames.
 _SMALL_PACKETS_PER_S = 80
 #: Mean packet of a full-rate sender: frames just above a whole number of MTUs are split evenly.
@@ -129,7 +131,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     result does not depend on which other networks are at hand.
     """
     packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
-    packets = _power_of_two(PACKET_RING_S * packets_per_s)
+    packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
     reverse_s = max(
         network.reverse.propagation_delay_s + 5.0 * network.reverse.jitter.scale_s
         for network in networks

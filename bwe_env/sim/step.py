@@ -68,9 +68,9 @@ WINDOW = record(
         ("slot_frozen_us", "i8", (WINDOW_SLOTS,)),
         ("slot_delay_ms", "f8", (WINDOW_SLOTS,)),
         ("previous_target_bps", "f8"),
-        ("score_sum", "f8"),  # over whole seconds
+        ("score_sum", "f8"),  # MOS times seconds, over whole seconds (as near as intervals come)
         ("mos_sum", "f8"),
-        ("seconds", "i8"),
+        ("scored_s", "f8"),
     ]
 )
 
@@ -85,7 +85,7 @@ def window_reset(window: Record, start_rate_bps: float) -> None:
     window.previous_target_bps = start_rate_bps
     window.score_sum = 0.0
     window.mos_sum = 0.0
-    window.seconds = 0
+    window.scored_s = 0.0
 
 
 @kernel
@@ -264,9 +264,10 @@ def finish_interval(
     slots_per_second = min(WINDOW_SLOTS, max(1, int(_SECOND_US / interval_us + 0.5)))
     _judge_second(flow, window, step, interval_us, slots_per_second)
     if window.steps % slots_per_second == 0:
-        window.seconds += 1
-        window.score_sum += step.call_score
-        window.mos_sum += step.video_mos
+        scored_s = slots_per_second * interval_us * 1e-6
+        window.scored_s += scored_s
+        window.score_sum += step.call_score * scored_s
+        window.mos_sum += step.video_mos * scored_s
 
     span_s = span_us * 1e-6
     impairment = step.video_mos - step.call_score
