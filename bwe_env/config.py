@@ -65,6 +65,11 @@ class VideoConfig:
     """the encoder never aims lower (libwebrtc kDefaultMinVideoBitrateBps)"""
     app_max_rate_bps: int = 0
     """application limit on the media rate (screen share, muted camera); 0 for none"""
+    app_limit_until_s: float = 0.0
+    """when the application lifts that limit; 0 for never"""
+    rate_share: float = 1.0
+    """share of what the controller leaves for video that the encoder is asked for: below 1, the
+    sender keeps something back for what it cannot foresee"""
     encoder_lag_s: float = 0.2
     """time constant with which frame sizes follow a new target (tau_v, RFC 8593 section 6)"""
     frame_size_sd: float = 0.15
@@ -75,11 +80,15 @@ class VideoConfig:
     """size of a key frame over that of a nominal frame"""
     scene_change_interval_s: float = 0.0
     """mean time between scene changes, each a key frame; 0 for never (a talking head)"""
+    repair: bool = True
+    """lost packets are asked for (NACK) and sent again (RTX)"""
 
     def __post_init__(self) -> None:
         _require_range("frame_rate_hz", self.frame_rate_hz, 1, 120, "Hz")
         _require_range("min_rate_bps", self.min_rate_bps, 1_000, 1e9, "bps")
         _require_range("app_max_rate_bps", self.app_max_rate_bps, 0, 1e9, "bps")
+        _require_range("rate_share", self.rate_share, 0.1, 1.0, "")
+        _require_range("app_limit_until_s", self.app_limit_until_s, 0, 86_400, "s")
         _require_range("encoder_lag_s", self.encoder_lag_s, 0, 10, "s")
         _require_range("frame_size_sd", self.frame_size_sd, 0, 2, "")
         _require_range("frame_size_correlation", self.frame_size_correlation, 0, 0.999, "")
@@ -112,6 +121,8 @@ class PacketConfig:
     """RFC 3550 fixed header; taken out of the 1200-byte MTU"""
     burst_interval_s: float = 0.04
     """what the pacer may send ahead of its rate (libwebrtc M150 kDefaultBurstInterval)"""
+    padding_bytes: int = 224
+    """zeros in a padding packet (kMaxPaddingLength, modules/rtp_rtcp/source/rtp_sender.h)"""
     queue_time_limit_s: float = 2.0
     """the pacer speeds up so that nothing waits longer (libwebrtc kMaxExpectedQueueLength)"""
 
@@ -119,6 +130,7 @@ class PacketConfig:
         _require_range("overhead_bytes", self.overhead_bytes, 0, 200, "bytes")
         _require_range("rtp_header_bytes", self.rtp_header_bytes, 0, 200, "bytes")
         _require_range("burst_interval_s", self.burst_interval_s, 0.001, 1.0, "s")
+        _require_range("padding_bytes", self.padding_bytes, 1, 255, "bytes (RFC 3550)")
         _require_range("queue_time_limit_s", self.queue_time_limit_s, 0.1, 60.0, "s")
 
 
@@ -130,10 +142,19 @@ class FeedbackConfig:
     """fixed time between reports; 0 adapts it, 50 to 250 ms, to the rate as libwebrtc does"""
     rtcp_interval_s: float = 1.0
     """time between RTCP receiver reports (RTT and loss of the classic path)"""
+    rtt_packet: Literal["arrived", "sent"] = "arrived"
+    """whose forward delay enters the RTT of a receiver report: the newest packet that has arrived,
+    or the newest sent, which may not be known yet, plus the bare propagation delay back (the model
+    of the recorded closed loops)"""
+    clock_skew_ppm: float = 0.0
+    """how much faster the receiver's clock runs, in parts per million"""
 
     def __post_init__(self) -> None:
         _require_range("feedback.interval_s", self.interval_s, 0.0, 1.0, "s")
         _require_range("feedback.rtcp_interval_s", self.rtcp_interval_s, 0.1, 10.0, "s")
+        if self.rtt_packet not in ("arrived", "sent"):
+            raise unknown_name("feedback.rtt_packet", self.rtt_packet, ("arrived", "sent"))
+        _require_range("feedback.clock_skew_ppm", self.clock_skew_ppm, -1_000, 1_000, "ppm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +173,16 @@ class LossConfig:
     """probability per packet of entering the bad state"""
     bad_to_good: float = 1.0
     """probability per packet of leaving it"""
+    from_s: float = 0.0
+    """time of the call from which on packets are lost"""
+    until_s: float = 0.0
+    """time of the call at which that ends; 0 for never"""
 
     def __post_init__(self) -> None:
         for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
             _require_range(f"loss.{name}", getattr(self, name), 0.0, 1.0, "(a probability)")
+        for name in ("from_s", "until_s"):
+            _require_range(f"loss.{name}", getattr(self, name), 0.0, 86_400.0, "s")
         _require(
             self.good_to_bad == 0.0 or self.bad_to_good > 0.0,
             "loss.bad_to_good=0 with good_to_bad > 0 never recovers; give a probability above 0.",
@@ -163,7 +190,7 @@ class LossConfig:
 
     @property
     def mean_loss_ratio(self) -> float:
-        """Long-run share of packets lost."""
+        """Long-run share of packets lost, while any are."""
         if self.good_to_bad == 0.0:
             return self.good_loss
         bad = self.good_to_bad / (self.good_to_bad + self.bad_to_good)
@@ -176,6 +203,8 @@ class JitterConfig:
 
     distribution: Literal["none", "uniform", "normal"] = "none"
     """uniform on [0, 2 * scale]; normal with sd = scale, clipped at 0 from below"""
+    mean_s: float = 0.0
+    """mean of the normal before it is clipped"""
     scale_s: float = 0.0
     """mean of the uniform, sd of the normal"""
     correlation: float = 0.0
@@ -186,8 +215,26 @@ class JitterConfig:
             raise unknown_name(
                 "jitter distribution", self.distribution, ("none", "uniform", "normal")
             )
+        _require_range("jitter.mean_s", self.mean_s, 0.0, 10.0, "s")
         _require_range("jitter.scale_s", self.scale_s, 0.0, 10.0, "s")
         _require_range("jitter.correlation", self.correlation, 0.0, 0.9999, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutageConfig:
+    """A time in which one direction lets nothing through."""
+
+    from_s: float = 0.0
+    """time of the call at which it begins"""
+    until_s: float = 0.0
+    """time at which it ends; not after `from_s` for no outage"""
+    keeps: bool = False
+    """whether media and transport feedback that enter meanwhile go on at its end; all else, and
+    without it everything, is lost"""
+
+    def __post_init__(self) -> None:
+        _require_range("outage.from_s", self.from_s, 0.0, 86_400.0, "s")
+        _require_range("outage.until_s", self.until_s, 0.0, 86_400.0, "s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +245,7 @@ class PathConfig:
     """one way, without queueing"""
     jitter: JitterConfig = field(default_factory=JitterConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    outage: OutageConfig = field(default_factory=OutageConfig)
 
     def __post_init__(self) -> None:
         _require_range("propagation_delay_s", self.propagation_delay_s, 0.0, 10.0, "s")
@@ -245,7 +293,8 @@ class CallConfig:
     drop_timeout_s: float = 15.0
     """no consent response for so long drops the call"""
     consent_interval_s: float = 2.5
-    """time between consent checks (RFC 7675; libwebrtc's STRONG_AND_STABLE interval)"""
+    """time between consent checks (RFC 7675; libwebrtc's STRONG_AND_STABLE interval); 0 for none,
+    and then the call never drops"""
 
     def __post_init__(self) -> None:
         _require_range("duration_s", self.duration_s, 1.0, 86_400.0, "s")
@@ -259,7 +308,8 @@ class CallConfig:
             f"{self.min_rate_bps}, {self.start_rate_bps}, {self.max_rate_bps}.",
         )
         _require_range("drop_timeout_s", self.drop_timeout_s, 1.0, 600.0, "s")
-        _require_range("consent_interval_s", self.consent_interval_s, 0.1, 60.0, "s")
+        if self.consent_interval_s != 0.0:
+            _require_range("consent_interval_s", self.consent_interval_s, 0.1, 60.0, "s")
         steps = self.duration_s / self.interval_s
         _require(
             abs(steps - round(steps)) < 1e-6,

@@ -15,6 +15,7 @@ from bwe_env.config import CallConfig
 from bwe_env.errors import unknown_name
 from bwe_env.estimator import NO_TIMEOUT_US, BandwidthEstimator, EstimatorFactory, RateDecision
 from bwe_env.feedback import FeedbackReport, PacketResult, SentPacket
+from bwe_env.gcc.rates import reported_us
 from bwe_env.sim._jit import NEVER, Record
 from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT, advance
 from bwe_env.sim.call import STATUS_ACTIVE, STATUS_DROPPED
@@ -152,7 +153,8 @@ class ExternalEstimators:
         for seq in range(int(flow["report_first_seq"]), int(flow["report_last_seq"]) + 1):
             row = ring[seq & (len(ring) - 1)]
             if row["report_state"] == REPORT_RECEIVED_NOW:
-                results.append(PacketResult(self._sent(env, seq), int(row["arrival_us"])))
+                arrival_us = reported_us(int(row["arrival_us"]))
+                results.append(PacketResult(self._sent(env, seq), arrival_us))
             elif row["report_state"] == REPORT_LOST:
                 results.append(PacketResult(self._sent(env, seq), None))
         return FeedbackReport(

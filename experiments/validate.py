@@ -1,8 +1,11 @@
 """Hold the code against recordings: ``python -m experiments.validate gcc DIRECTORY…``.
 
 `gcc` replays event streams recorded from libwebrtc's GoogCcNetworkController (pairs of files
-``NAME.events.csv.gz`` and ``NAME.out.csv.gz``) and compares every column of every row. Exit code 0:
-all agree. 1: something differs. 2: wrong input, told in one message.
+``NAME.events.csv.gz`` and ``NAME.out.csv.gz``) and compares every column of every row.
+`closed-loop` sets the simulator up as recorded closed loops and compares where the target goes
+(``experiments/validate_closed_loop.py``); `calls` puts it beside recorded Chromium calls
+(``experiments/validate_calls.py``). Exit code 0: all agree. 1: something differs. 2: wrong input,
+told in one message.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from pathlib import Path
 
 from bwe_env.errors import BweEnvError, ConfigError
 from bwe_env.gcc import GccParameters, GoogCc
+from experiments import validate_calls
 from experiments.cli import EXIT_WRONG_INPUT
+from experiments.validate_closed_loop import NUM_SEEDS, validate_closed_loop
 
 EXIT_DIFFERS = 1
 
@@ -310,6 +315,18 @@ def validate_gcc(directories: Sequence[Path]) -> int:
     return EXIT_DIFFERS if failures else 0
 
 
+def _run_closed_loop(options: argparse.Namespace) -> int:
+    misses = validate_closed_loop(options.directory, names=options.profile, num_seeds=options.seeds)
+    return EXIT_DIFFERS if misses else 0
+
+
+def _run_calls(options: argparse.Namespace) -> int:
+    misses = validate_calls.validate_calls(
+        options.directory, names=options.call, num_seeds=options.seeds
+    )
+    return EXIT_DIFFERS if misses else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the subcommand."""
     parser = argparse.ArgumentParser(prog="python -m experiments.validate", description=__doc__)
@@ -317,6 +334,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     gcc = commands.add_parser("gcc", help="Google Congestion Control against libwebrtc's own runs")
     gcc.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY")
     gcc.set_defaults(run=lambda options: validate_gcc(options.directories))
+    loop = commands.add_parser("closed-loop", help="the simulator against recorded closed loops")
+    loop.add_argument("directory", type=Path, metavar="DIRECTORY")
+    loop.add_argument("--profile", nargs="+", default=(), metavar="NAME", help="only these")
+    loop.add_argument("--seeds", type=int, default=NUM_SEEDS, help="of each random profile")
+    loop.set_defaults(run=_run_closed_loop)
+    calls = commands.add_parser("calls", help="the simulator beside recorded Chromium calls")
+    calls.add_argument("directory", type=Path, metavar="DIRECTORY")
+    calls.add_argument("--call", nargs="+", default=(), metavar="NAME", help="only these")
+    calls.add_argument("--seeds", type=int, default=validate_calls.NUM_SEEDS, help="of each call")
+    calls.set_defaults(run=_run_calls)
     options = parser.parse_args(argv)
     try:
         return int(options.run(options))

@@ -52,7 +52,7 @@ from bwe_env.gcc.probe_controller import (
     probe_set_estimate,
     probe_set_rates,
 )
-from bwe_env.gcc.rates import NO_RATE, floor_to_ms, round_to_ms, scale
+from bwe_env.gcc.rates import NO_RATE, floor_to_ms, reported_us, round_to_ms, scale
 from bwe_env.gcc.robust_throughput import (
     throughput_add,
     throughput_rate_bps,
@@ -300,8 +300,8 @@ def gcc_on_process_interval(gcc: Record, p: Record, in_flight_bytes: int, now_us
 @kernel
 def _comes_after(packet: Record, other: Record) -> bool:
     """Whether a packet arrived after another, or with it and was sent after it; in milliseconds."""
-    arrival_us = floor_to_ms(packet.arrival_us)
-    other_us = floor_to_ms(other.arrival_us)
+    arrival_us = floor_to_ms(reported_us(packet.arrival_us))
+    other_us = floor_to_ms(reported_us(other.arrival_us))
     if arrival_us != other_us:
         return bool(arrival_us > other_us)
     return bool(floor_to_ms(packet.send_us) > floor_to_ms(other.send_us))
@@ -369,7 +369,7 @@ def _update_rtts(
     while seq <= last_seq:
         packet = packets[seq & mask]
         send_us = floor_to_ms(packet.send_us)
-        arrival_us = floor_to_ms(packet.arrival_us)
+        arrival_us = floor_to_ms(reported_us(packet.arrival_us))
         newest_us = max(newest_us, arrival_us)
         first_send_us = min(first_send_us, send_us)
         shortest_us = min(shortest_us, arrival_us - send_us)
@@ -391,7 +391,7 @@ def _note_alr_end(gcc: Record, now_us: int) -> None:
 def _add_received(gcc: Record, p: Record, packet: Record, now_us: int) -> None:
     """Hand a newly received packet to the boxes that want it, with the controller's times."""
     send_us = floor_to_ms(packet.send_us)
-    arrival_us = floor_to_ms(packet.arrival_us)
+    arrival_us = floor_to_ms(reported_us(packet.arrival_us))
     size_bytes = int(packet.size_bytes)
     if p.acked_rate_estimator == ROBUST:
         throughput_add(gcc.throughput, p, arrival_us, send_us, size_bytes)

@@ -51,6 +51,8 @@ class GccParameters:
     """what the streams need at least; a floor of the target rate"""
     max_total_allocated_bps: int = _number(0, 0, 1e9, "bps")
     """what the streams can use at most: probes stay below twice of it; 0 for not told"""
+    knows_max_rate: bool = True
+    """whether the call's maximum rate bounds estimates and probes; False for a codec without one"""
     alr_probing: bool = False
     """probe while application limited: a screen share asks for it, a camera does not"""
     repeated_initial_probing: bool = False

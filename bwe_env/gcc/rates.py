@@ -16,6 +16,9 @@ NO_RATE = -1
 #: "No limit": libwebrtc's DataRate::PlusInfinity.
 INFINITE_RATE = 1 << 62
 
+#: Resolution of receive times in a transport-wide report
+#: (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1).
+REPORT_TICK_US = 250
 #: Bits per byte times microseconds per second.
 _BITS_US = 8_000_000
 
@@ -48,6 +51,13 @@ def bytes_in(rate_bps: int, duration_us: int) -> int:
 def floor_to_ms(time_us: int) -> int:
     """A time as the sender's socket and the feedback adapter know it: in whole milliseconds."""
     return time_us - time_us % 1000
+
+
+@kernel
+def reported_us(arrival_us: int) -> int:
+    """An arrival as a report tells of it: to the nearest tick. What is on a tick stays there."""
+    middle_us = arrival_us + REPORT_TICK_US // 2
+    return middle_us - middle_us % REPORT_TICK_US
 
 
 @kernel

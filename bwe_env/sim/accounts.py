@@ -27,6 +27,7 @@ TOTALS = record(
         ("one_way_delay_sum_us", "i8"),  # of delivered packets
         ("queue_delay_sum_us", "i8"),  # waiting and service, of packets that left the bottleneck
         ("departed_packets", "i8"),
+        ("newest_queue_delay_us", "i8"),  # of the packet that left last
         ("skipped_frames", "i8"),  # captured but not coded: pushback, or a full pacer
         (
             "refused_packets",
@@ -83,6 +84,7 @@ def accounts_reset(totals: Record, interval: Record) -> None:
     totals.audio_lost_packets = 0
     totals.one_way_delay_sum_us = 0
     totals.queue_delay_sum_us = 0
+    totals.newest_queue_delay_us = 0
     totals.departed_packets = 0
     totals.skipped_frames = 0
     totals.refused_packets = 0
@@ -138,6 +140,7 @@ def account_departed(totals: Record, interval: Record, queue_delay_us: int) -> N
     """A packet left the bottleneck after `queue_delay_us` of waiting and service."""
     totals.departed_packets += 1
     totals.queue_delay_sum_us += queue_delay_us
+    totals.newest_queue_delay_us = queue_delay_us
     totals.queue_delay_bins[delay_bin(queue_delay_us)] += 1
     interval.departed_packets += 1
     interval.queue_delay_sum_us += queue_delay_us

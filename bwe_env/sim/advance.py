@@ -18,7 +18,6 @@ from bwe_env.sim.call import (
     STATUS_MESSAGE_RING_FULL,
 )
 from bwe_env.sim.decision import follow_gcc
-from bwe_env.sim.delay import delay_arrival_us
 from bwe_env.sim.events import (
     EVENT_AUDIO,
     EVENT_CONSENT,
@@ -42,8 +41,8 @@ from bwe_env.sim.link import (
     link_depart,
     link_enqueue,
 )
-from bwe_env.sim.loss import loss_strikes
 from bwe_env.sim.packet import FATE_RANDOM_LOSS
+from bwe_env.sim.path import path_arrival_us, path_loses
 from bwe_env.sim.receive import (
     on_consent_arrival,
     on_message_arrival,
@@ -81,12 +80,12 @@ def _on_departure(
     entry = queue[link_depart(call.link, segments, queue, now_us)]
     flow_index = call.first_flow + entry.flow
     flow = flows[flow_index]
-    is_lost = call.link.loss_before_queue == 0 and loss_strikes(
-        call.forward.loss, call.key, STREAM_FORWARD_LOSS
+    is_lost = call.link.loss_before_queue == 0 and path_loses(
+        call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     )
     arrival_us = NEVER
     if not is_lost:
-        arrival_us = delay_arrival_us(call.forward.delay, call.key, STREAM_FORWARD_JITTER, now_us)
+        arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, now_us)
     if entry.seq == CONSENT_ENTRY:
         # One check under way is enough: a later one would only confirm what this one does.
         if flow.timers_us[EVENT_CONSENT_ARRIVAL] == NEVER:
@@ -114,8 +113,8 @@ def _on_consent(
 ) -> None:
     """Send a consent check through the same queue as the media."""
     flow.timers_us[EVENT_CONSENT] = now_us + flow.consent_interval_us
-    if call.link.loss_before_queue == 1 and loss_strikes(
-        call.forward.loss, call.key, STREAM_FORWARD_LOSS
+    if call.link.loss_before_queue == 1 and path_loses(
+        call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     ):
         return
     link_enqueue(call.link, segments, queue, flow.number, CONSENT_ENTRY, CONSENT_BYTES, now_us)
@@ -160,7 +159,7 @@ def _on_flow_event(
     elif event == EVENT_REPAIR:
         on_repair_timer(call, flow, packets, messages, now_us)
     elif event == EVENT_RTCP:
-        on_rtcp_timer(call, flow, messages, now_us)
+        on_rtcp_timer(call, flow, packets, messages, queue, segments, now_us)
     elif event == EVENT_CONSENT:
         _on_consent(call, flow, queue, segments, now_us)
     elif event == EVENT_CONSENT_ARRIVAL:

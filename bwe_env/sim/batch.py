@@ -20,13 +20,14 @@ MODE_SCALE = 2  # factors on GCC's target
 @kernel
 def _decide(call: Record, flow: Record, mode: int, value: float) -> None:
     """Let one number act; see the modes."""
+    now_us = call.now_us
     if mode == MODE_RATE:
-        apply_decision(flow, int(value + 0.5), 0, 0, 0)
+        apply_decision(flow, int(value + 0.5), 0, 0, 0, now_us)
     elif mode == MODE_SCALE and flow.scale != value:
         flow.scale = value
         target_bps = int(value * flow.gcc.target_rate_bps + 0.5)
-        apply_decision(flow, target_bps, 0, flow.gcc.padding_rate_bps, 0)
-    schedule_pacer(flow, call.now_us)
+        apply_decision(flow, target_bps, 0, flow.gcc.padding_rate_bps, 0, now_us)
+    schedule_pacer(flow, now_us)
 
 
 @entry

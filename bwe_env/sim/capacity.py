@@ -50,6 +50,16 @@ def cursor_reset(
 
 
 @kernel
+def cursor_copy(target: Record, source: Record) -> None:
+    """Stand where another cursor stands."""
+    target.first = source.first
+    target.last = source.last
+    target.segment = source.segment
+    target.end_us = source.end_us
+    target.capacity_bps = source.capacity_bps
+
+
+@kernel
 def cursor_next(cursor: Record, segments: np.ndarray) -> None:
     """Step to the next segment; after the last comes the first again."""
     segment = cursor.segment + 1

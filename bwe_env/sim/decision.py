@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from bwe_env.sim._jit import Record, kernel
 from bwe_env.sim.flow import CONTROLLER_GCC
+from bwe_env.sim.pacer import pacer_set_rates
 from bwe_env.sim.prober import prober_request
 
 
 @kernel
 def apply_decision(
-    flow: Record, target_rate_bps: int, pacing_rate_bps: int, padding_rate_bps: int, cwnd_bytes: int
+    flow: Record,
+    target_rate_bps: int,
+    pacing_rate_bps: int,
+    padding_rate_bps: int,
+    cwnd_bytes: int,
+    now_us: int,
 ) -> None:
     """Let a rate decision act: on the pacer at once, on the encoder at its next frame.
 
@@ -23,8 +29,7 @@ def apply_decision(
     flow.target_rate_bps = target_bps
     if pacing_rate_bps <= 0:
         pacing_rate_bps = int(flow.gcc_parameters.pacing_factor * target_bps + 0.5)
-    flow.pacer.pacing_rate_bps = pacing_rate_bps
-    flow.pacer.padding_rate_bps = padding_rate_bps
+    pacer_set_rates(flow.pacer, pacing_rate_bps, padding_rate_bps, now_us)
     flow.pacer.cwnd_bytes = cwnd_bytes
 
 
@@ -40,10 +45,14 @@ def follow_gcc(flow: Record, now_us: int) -> None:
         gcc.num_probes = 0
         return
     if flow.scale == 1.0:
-        apply_decision(flow, gcc.target_rate_bps, gcc.pacing_rate_bps, gcc.padding_rate_bps, 0)
+        apply_decision(
+            flow, gcc.target_rate_bps, gcc.pacing_rate_bps, gcc.padding_rate_bps, 0, now_us
+        )
     else:
         scaled_bps = int(flow.scale * gcc.target_rate_bps + 0.5)
-        apply_decision(flow, scaled_bps, 0, gcc.padding_rate_bps, 0)
+        apply_decision(flow, scaled_bps, 0, gcc.padding_rate_bps, 0, now_us)
+    if gcc.num_probes > 0:
+        flow.pacer.is_due = 1
     for index in range(gcc.num_probes):
         probe = gcc.probes[index]
         prober_request(

@@ -16,6 +16,7 @@ JITTER_NORMAL = 2
 DELAY = record(
     [
         ("propagation_us", "i8"),
+        ("jitter_mean_us", "f8"),  # of the normal
         ("jitter_scale_us", "f8"),  # mean of the uniform on [0, 2 scale], or sd of the normal
         ("jitter_correlation", "f8"),  # AR(1) coefficient of the normal, packet to packet
         ("jitter_state", "f8"),  # the AR(1) process, unit variance
@@ -47,7 +48,7 @@ def delay_arrival_us(delay: Record, key: np.uint64, stream: int, now_us: int) ->
             rho = delay.jitter_correlation
             noise = math.sqrt(1.0 - rho * rho) * normal(key, stream, counter)
             delay.jitter_state = rho * delay.jitter_state + noise
-            extra_us = max(0.0, delay.jitter_scale_us * delay.jitter_state)
+            extra_us = max(0.0, delay.jitter_mean_us + delay.jitter_scale_us * delay.jitter_state)
         arrival_us += int(extra_us)
     if arrival_us < delay.last_arrival_us:
         arrival_us = delay.last_arrival_us

@@ -31,7 +31,9 @@ ENCODER = record(
     [
         ("frame_interval_us", "f8"),
         ("min_rate_bps", "f8"),
+        ("rate_share", "f8"),  # of the rate left for video
         ("app_max_rate_bps", "f8"),  # 0 for none
+        ("app_limit_until_us", "i8"),  # 0 for a limit that is never lifted
         ("lag_us", "f8"),
         ("size_sd", "f8"),
         ("size_correlation", "f8"),
@@ -43,7 +45,7 @@ ENCODER = record(
         ("updated_us", "i8"),
         ("next_frame", "i8"),  # number of the next frame to be coded
         ("captured", "i8"),  # frames captured, dropped ones included
-        ("drop_counter", "i8"),  # frames since the congestion window began to drop them
+        ("drop_counter", "i8"),  # frames while the congestion window pushed back
         ("key_frames", "i8"),
         ("is_key_requested", "i1"),
         ("enabled", "i1"),
@@ -78,15 +80,25 @@ def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
 
 
 @kernel
-def encoder_drops_frame(encoder: Record, cwnd_reduce_ratio: float) -> bool:
-    """Whether congestion-window pushback takes this frame: every n-th, n = 1 / ratio, at least 2.
+def encoder_drop_interval(encoder: Record, target_bps: float, cwnd_reduce_ratio: float) -> int:
+    """Congestion-window pushback takes every n-th frame and lowers the target by 1 / n.
 
-    libwebrtc video/video_stream_encoder.cc (cwnd_frame_drop_interval).
+    libwebrtc video/video_stream_encoder.cc (UpdateTargetBitrate).
+
+    Returns:
+        n, at least 2, or 0 while the window pushes nothing back.
     """
     if cwnd_reduce_ratio <= MIN_REDUCE_RATIO:
-        encoder.drop_counter = 0
-        return False
-    interval = max(2, int(1.0 / cwnd_reduce_ratio))
+        return 0
+    reduction_bps = min(int(target_bps * cwnd_reduce_ratio), int(target_bps - encoder.min_rate_bps))
+    if reduction_bps <= 0:
+        return 0
+    return max(2, int(target_bps) // reduction_bps)
+
+
+@kernel
+def encoder_drops_frame(encoder: Record, interval: int) -> bool:
+    """Whether this frame is the n-th. Frames are counted only while the window pushes back."""
     counter = encoder.drop_counter
     encoder.drop_counter = counter + 1
     return bool(counter % interval == 0)
@@ -103,7 +115,8 @@ def encoder_make_frame(
             it through the encoder's lag.
     """
     target_bps = max(encoder.min_rate_bps, media_rate_bps)
-    if encoder.app_max_rate_bps > 0.0:
+    is_lifted = 0 < encoder.app_limit_until_us <= now_us
+    if encoder.app_max_rate_bps > 0.0 and not is_lifted:
         target_bps = min(target_bps, encoder.app_max_rate_bps)
     weight = 1.0
     if encoder.lag_us > 0.0:
@@ -134,7 +147,7 @@ def encoder_make_frame(
         wanted_bits *= math.exp(deviation - 0.5 * encoder.size_sd * encoder.size_sd)
     size_bytes = max(MIN_FRAME_BYTES, int(wanted_bits * 0.125 + 0.5))
     if is_key:  # the noise of other frames is about their nominal size and needs no repayment
-        encoder.debt_bits += max(0.0, 8.0 * size_bytes - nominal_bits)
+        encoder.debt_bits += max(0.0, wanted_bits - nominal_bits)
 
     frame.number = number
     frame.capture_us = now_us

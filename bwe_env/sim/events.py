@@ -1,8 +1,8 @@
 """Event ids and the choice of the next event.
 
 Every flow keeps one timer per kind of event, in int64 microseconds; `NEVER` switches it off. At
-equal times the lower id goes first: what has arrived is seen before what is decided, and what is
-decided before what is sent.
+equal times the lower id goes first: what has arrived is seen before what is sent, and what is sent
+before the periodic look at the state of things.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from bwe_env.sim._jit import kernel
 
 # Flow events, in tie order.
 EVENT_MESSAGE_ARRIVAL = 0  # the head of the reverse path reaches the sender
-EVENT_PACKET_ARRIVAL = 1  # a media packet reaches the receiver
-EVENT_CONSENT_ARRIVAL = 2  # a consent check reaches the receiver
-EVENT_DROP = 3  # consent has expired
+EVENT_CONSENT_ARRIVAL = 1  # a consent check reaches the receiver
+EVENT_DROP = 2  # consent has expired
+EVENT_RTCP = 3  # the receiver sends an RTCP receiver report
 EVENT_REPORT = 4  # the receiver builds transport feedback
-EVENT_RTCP = 5  # the receiver sends an RTCP receiver report
+EVENT_PACKET_ARRIVAL = 5  # a media packet reaches the receiver
 EVENT_REPAIR = 6  # the receiver looks at its missing packets and frames
 EVENT_ESTIMATOR = 7  # a receiver-side or timed estimator is due
-EVENT_PROCESS = 8  # GCC's process interval
-EVENT_CONSENT = 9  # the sender sends a consent check
-EVENT_FRAME = 10  # the camera delivers a frame
-EVENT_AUDIO = 11  # the microphone delivers a frame
-EVENT_PACER = 12  # the pacer may send
+EVENT_CONSENT = 8  # the sender sends a consent check
+EVENT_FRAME = 9  # the camera delivers a frame
+EVENT_AUDIO = 10  # the microphone delivers a frame
+EVENT_PACER = 11  # the pacer may send
+EVENT_PROCESS = 12  # GCC's process interval
 N_EVENTS = 13
 
 #: Pseudo-id of the one event that belongs to the link and not to a flow: a packet leaves it.

@@ -43,10 +43,14 @@ FLOW = record(
         ("overhead_bytes", "i8"),  # IP and UDP headers
         ("rtp_header_bytes", "i8"),
         ("mtu_bytes", "i8"),  # RTP packet, header included
+        ("padding_bytes", "i8"),  # zeros in a padding packet
         ("audio_payload_bytes", "i8"),
         ("audio_interval_us", "i8"),  # 0: no audio
         ("feedback_interval_us", "i8"),  # 0: adaptive
         ("rtcp_interval_us", "i8"),
+        ("clock_skew", "f8"),  # the receiver's clock runs faster by this share
+        ("repair_enabled", "i8"),
+        ("rtt_of_sent", "i8"),  # 1: an RTT is that of the newest packet sent, not arrived
         ("estimator_interval_us", "i8"),  # 0: at every report; receiver-side: the period
         ("consent_interval_us", "i8"),
         ("drop_timeout_us", "i8"),
@@ -56,6 +60,10 @@ FLOW = record(
         ("next_arrival_seq", "i8"),  # packet whose arrival is timed
         ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),
+        (
+            "rtcp_forward_us",
+            "i8",
+        ),  # its one-way delay, or an RTT (rtt_of_sent)
         ("rtt_us", "i8"),  # newest RTCP measurement at the sender
         ("last_consent_us", "i8"),  # newest consent response
         ("rtx_rate_bps", "f8"),  # retransmissions of the last second, smoothed

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from bwe_env.sim._jit import NEVER, Record, kernel, record
-from bwe_env.sim.capacity import CURSOR, cursor_reset, cursor_seek, serve_until_us
+from bwe_env.sim.capacity import CURSOR, cursor_copy, cursor_reset, cursor_seek, serve_until_us
 from bwe_env.sim.packet import FATE_PENDING, FATE_QUEUE_DROP
 
 #: A queue given as time at the present capacity never shrinks below two full packets, so that an
@@ -30,6 +30,7 @@ LINK = record(
         ("service", CURSOR),  # the trace at the server's own time, ahead of now while busy
         ("present", CURSOR),  # the trace at the present
         ("accounted", CURSOR),  # the trace at the end of the last decision interval
+        ("ahead", CURSOR),  # scratch of `link_empty_us`
         ("served_until_us", "f8"),  # exact end of the last service begun
         ("departure_us", "i8"),  # of the packet in service; NEVER while idle
         ("queue_bytes", "i8"),  # waiting and in service
@@ -131,3 +132,17 @@ def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: i
     if link.head < link.tail:
         link_serve_head(link, segments, queue, now_us)
     return int(index)
+
+
+@kernel
+def link_empty_us(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> int:
+    """When all that is in the queue now will have left it; `now_us` if that is nothing."""
+    if link.head == link.tail:
+        return now_us
+    cursor_copy(link.ahead, link.service)
+    waiting_bytes = link.queue_bytes - queue[link.head & (len(queue) - 1)].size_bytes
+    if waiting_bytes == 0:
+        return int(link.departure_us)
+    return math.ceil(
+        serve_until_us(link.ahead, segments, link.served_until_us, 8.0 * waiting_bytes)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bwe_env.gcc.rates import reported_us
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
 
@@ -21,7 +22,6 @@ MONITOR = record(
         ("lost_packets", "i8"),
         ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
         ("delay_min_us", "i8"),
-        ("delay_max_us", "i8"),
         ("delay_change_sum_us", "i8"),  # absolute change from packet to packet
         ("nacked_packets", "i8"),
         ("last_delay_us", "i8"),  # one-way delay of the newest packet acknowledged; lasting
@@ -47,7 +47,6 @@ def monitor_begin_interval(monitor: Record) -> None:
     monitor.lost_packets = 0
     monitor.delay_sum_us = 0
     monitor.delay_min_us = NEVER
-    monitor.delay_max_us = 0
     monitor.delay_change_sum_us = 0
     monitor.nacked_packets = 0
 
@@ -56,7 +55,7 @@ def monitor_begin_interval(monitor: Record) -> None:
 def monitor_reset(monitor: Record) -> None:
     """Nothing known."""
     monitor.reports = 0
-    monitor.last_delay_us = -1
+    monitor.last_delay_us = NEVER
     monitor.base_delay_us = NEVER
     monitor.rtt_us = 0
     monitor.base_rtt_us = NEVER
@@ -76,16 +75,16 @@ def monitor_on_report(
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
         if packet.report_state == REPORT_RECEIVED_NOW:
-            delay_us = packet.arrival_us - packet.send_us
+            arrival_us = reported_us(packet.arrival_us)
+            delay_us = arrival_us - packet.send_us
             monitor.acked_bytes += packet.size_bytes
             monitor.acked_packets += 1
             monitor.delay_sum_us += delay_us
             monitor.delay_min_us = min(monitor.delay_min_us, delay_us)
-            monitor.delay_max_us = max(monitor.delay_max_us, delay_us)
-            if monitor.last_delay_us >= 0:
+            if monitor.last_delay_us != NEVER:
                 monitor.delay_change_sum_us += abs(delay_us - monitor.last_delay_us)
             monitor.last_delay_us = delay_us
-            monitor.newest_arrival_us = packet.arrival_us
+            monitor.newest_arrival_us = arrival_us
             newest_send_us = packet.send_us
         elif packet.report_state == REPORT_LOST:
             monitor.lost_packets += 1

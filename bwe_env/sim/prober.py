@@ -7,12 +7,15 @@ bursts.
 
 from __future__ import annotations
 
-from bwe_env.sim._jit import NEVER, Record, kernel, record
+from bwe_env.sim._jit import Record, kernel, record
 
-MAX_PENDING_CLUSTERS = 5  # kMaxPendingProbeClusters, bitrate_prober.cc
+MAX_PENDING_CLUSTERS = 5  # kMaxPendingProbeClusters, bitrate_prober.cc; it keeps one more
 CLUSTER_TIMEOUT_US = 5_000_000  # kProbeClusterTimeout, bitrate_prober.cc
 MIN_PACKET_BYTES = 200  # min_packet_size, bitrate_prober.cc
 MAX_PROBE_DELAY_US = 10_000  # max_probe_delay, bitrate_prober.cc
+AT_ONCE = -1  # `next_probe_us` of a prober that has just become active
+
+_RING = MAX_PENDING_CLUSTERS + 1
 
 CLUSTER = record(
     [
@@ -30,10 +33,10 @@ CLUSTER = record(
 
 PROBER = record(
     [
-        ("clusters", CLUSTER, (MAX_PENDING_CLUSTERS,)),  # a ring of num_clusters from head on
+        ("clusters", CLUSTER, (_RING,)),  # a ring of num_clusters from head on
         ("head", "i8"),
         ("num_clusters", "i8"),
-        ("next_probe_us", "i8"),  # of the active cluster; 0 for at once
+        ("next_probe_us", "i8"),  # of the active cluster
         ("is_active", "i1"),
     ]
 )
@@ -44,15 +47,14 @@ def prober_reset(prober: Record) -> None:
     """No clusters."""
     prober.head = 0
     prober.num_clusters = 0
-    prober.next_probe_us = 0
+    prober.next_probe_us = AT_ONCE
     prober.is_active = 0
 
 
 @kernel
 def _pop(prober: Record) -> None:
-    prober.head = (prober.head + 1) % MAX_PENDING_CLUSTERS
+    prober.head = (prober.head + 1) % _RING
     prober.num_clusters -= 1
-    prober.next_probe_us = 0
     if prober.num_clusters == 0:
         prober.is_active = 0
 
@@ -67,13 +69,13 @@ def prober_request(
     min_bursts: int,
     now_us: int,
 ) -> None:
-    """Queue a cluster; the oldest leave when they have timed out or there is no room."""
+    """Queue a cluster; the oldest leave when they have timed out or too many wait."""
     while prober.num_clusters > 0 and (
-        prober.num_clusters == MAX_PENDING_CLUSTERS
+        prober.num_clusters > MAX_PENDING_CLUSTERS
         or now_us - prober.clusters[prober.head].requested_us > CLUSTER_TIMEOUT_US
     ):
         _pop(prober)
-    cluster = prober.clusters[(prober.head + prober.num_clusters) % MAX_PENDING_CLUSTERS]
+    cluster = prober.clusters[(prober.head + prober.num_clusters) % _RING]
     cluster.id = cluster_id
     cluster.rate_bps = rate_bps
     cluster.min_bytes = (rate_bps * duration_us + 4_000_000) // 8_000_000
@@ -94,25 +96,35 @@ def prober_burst_bytes(prober: Record) -> int:
 
 
 @kernel
-def prober_on_packet_queued(prober: Record, size_bytes: int) -> None:
-    """A media packet is at hand: enough to start with, if it is large enough."""
+def prober_on_packet_queued(prober: Record, payload_bytes: int) -> None:
+    """A packet is at hand: enough to start with, if it is large enough."""
     if prober.is_active == 1 or prober.num_clusters == 0:
         return
-    if size_bytes >= min(prober_burst_bytes(prober), MIN_PACKET_BYTES):
+    if payload_bytes >= min(prober_burst_bytes(prober), MIN_PACKET_BYTES):
         prober.is_active = 1
-        prober.next_probe_us = 0
+        prober.next_probe_us = AT_ONCE
 
 
 @kernel
 def prober_next_us(prober: Record, now_us: int) -> int:
-    """When the next burst is due, `now_us` at the earliest; NEVER when nothing is probed."""
-    while prober.is_active == 1 and now_us - prober.next_probe_us > MAX_PROBE_DELAY_US:
-        if prober.next_probe_us == 0:
-            break
+    """When the next burst of an active prober is due, perhaps in the past."""
+    if prober.next_probe_us == AT_ONCE:
+        return now_us
+    return int(prober.next_probe_us)
+
+
+@kernel
+def prober_begin_burst(prober: Record, now_us: int) -> bool:
+    """Whether an active prober has a cluster to go on with; one that comes too late is dropped."""
+    if prober.next_probe_us != AT_ONCE and now_us - prober.next_probe_us > MAX_PROBE_DELAY_US:
         _pop(prober)
-    if prober.is_active == 0:
-        return NEVER
-    return int(max(now_us, prober.next_probe_us))
+    return bool(prober.num_clusters > 0)
+
+
+@kernel
+def prober_give_up(prober: Record) -> None:
+    """Drop the present cluster: nothing could be sent for it."""
+    _pop(prober)
 
 
 @kernel

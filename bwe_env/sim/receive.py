@@ -17,12 +17,14 @@ from bwe_env.sim.events import (
     EVENT_REPORT,
     EVENT_RTCP,
 )
+from bwe_env.sim.link import link_empty_us
 from bwe_env.sim.monitor import monitor_on_report
 from bwe_env.sim.packet import (
     FATE_DELIVERED,
     FATE_PENDING,
     KIND_RTX,
     KIND_VIDEO,
+    REPORT_RECEIVED_NOW,
 )
 from bwe_env.sim.receiver import (
     receiver_is_blocked,
@@ -98,12 +100,14 @@ def on_packet_arrival(
     packet.fate = FATE_DELIVERED
     account_arrived(flow.totals, flow.interval, packet)
     receiver = flow.receiver
+    if receiver.newest_seq < 0:
+        receiver.report_seq = seq  # what was lost before the first arrival is never told of
     receiver.newest_seq = seq
     if packet.kind == KIND_VIDEO:
         previous = receiver.newest_video_seq
         receiver.newest_video_seq = seq
         receiver_on_video(receiver, frames, packet.frame, now_us)
-        if seq - previous > 1:
+        if seq - previous > 1 and flow.repair_enabled == 1:
             _ask_for_gap(call, flow, packets, messages, previous + 1, seq - 1, now_us)
     elif packet.kind == KIND_RTX:
         original = packets[(seq - packet.repairs) & mask]
@@ -156,16 +160,51 @@ def on_report_timer(call: Record, flow: Record, messages: np.ndarray, now_us: in
 
 
 @kernel
-def on_rtcp_timer(call: Record, flow: Record, messages: np.ndarray, now_us: int) -> None:
+def _delay_of_newest_sent_us(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    queue: np.ndarray,
+    segments: np.ndarray,
+    now_us: int,
+) -> int:
+    """One-way delay of the newest packet that found room in the queue, wherever it is now."""
+    link = call.link
+    queue_delay_us = flow.totals.newest_queue_delay_us
+    if link.head < link.tail:
+        entry = queue[(link.tail - 1) & (len(queue) - 1)]
+        send_us = packets[entry.seq & (len(packets) - 1)].send_us
+        queue_delay_us = link_empty_us(link, segments, queue, now_us) - send_us
+    return int(queue_delay_us + call.forward.delay.propagation_us)
+
+
+@kernel
+def on_rtcp_timer(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    messages: np.ndarray,
+    queue: np.ndarray,
+    segments: np.ndarray,
+    now_us: int,
+) -> None:
     """Send a receiver report: packets lost and received since the last one."""
     newest = flow.receiver.newest_seq
     expected = newest - flow.rtcp_newest_seq
     received = flow.totals.fate_packets[FATE_DELIVERED] - flow.rtcp_received_base
     if expected > 0:
         lost = max(0, expected - received)
-        _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us)
         flow.rtcp_newest_seq = newest
         flow.rtcp_received_base = flow.totals.fate_packets[FATE_DELIVERED]
+        if flow.rtt_of_sent == 1:
+            # In this model an RTT knows neither jitter nor outages of the reverse path.
+            flow.rtcp_forward_us = call.reverse.delay.propagation_us + _delay_of_newest_sent_us(
+                call, flow, packets, queue, segments, now_us
+            )
+        else:
+            packet = packets[newest & (len(packets) - 1)]
+            flow.rtcp_forward_us = packet.arrival_us - packet.send_us
+        _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us)
     flow.timers_us[EVENT_RTCP] = now_us + flow.rtcp_interval_us
 
 
@@ -219,6 +258,18 @@ def send_decision(
 
 
 @kernel
+def _tell_by_receiver_clock(
+    flow: Record, packets: np.ndarray, first_seq: int, last_seq: int
+) -> None:
+    """The receive times of a report are the receiver's; nobody needs the true ones any more."""
+    mask = len(packets) - 1
+    for seq in range(first_seq, last_seq + 1):
+        packet = packets[seq & mask]
+        if packet.report_state == REPORT_RECEIVED_NOW:
+            packet.arrival_us += int(packet.arrival_us * flow.clock_skew)
+
+
+@kernel
 def _on_report(
     flow: Record, packets: np.ndarray, first_seq: int, last_seq: int, built_us: int, now_us: int
 ) -> None:
@@ -227,6 +278,8 @@ def _on_report(
     if first_seq > last_seq:
         return
     send_history_report(history, packets, first_seq, last_seq, built_us)
+    if flow.clock_skew != 0.0:
+        _tell_by_receiver_clock(flow, packets, first_seq, last_seq)
     flow.report_first_seq = first_seq
     flow.report_last_seq = last_seq
     flow.report_built_us = built_us
@@ -244,14 +297,11 @@ def _on_report(
 
 
 @kernel
-def _on_rtcp(
-    flow: Record, packets: np.ndarray, lost: int, received: int, built_us: int, now_us: int
-) -> None:
+def _on_rtcp(flow: Record, lost: int, received: int, built_us: int, now_us: int) -> None:
     """The RTT is the forward delay of the newest packet the report knew and the report's own."""
-    newest = packets[flow.rtcp_newest_seq & (len(packets) - 1)]
-    rtt_us = now_us - built_us
-    if newest.arrival_us != NEVER:
-        rtt_us += newest.arrival_us - newest.send_us
+    rtt_us = flow.rtcp_forward_us
+    if flow.rtt_of_sent == 0:
+        rtt_us += now_us - built_us
     flow.rtt_us = rtt_us
     flow.receiver.rtt_us = rtt_us
     gcc_on_rtt(flow.gcc, flow.gcc_parameters, rtt_us, now_us)
@@ -275,7 +325,7 @@ def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, 
         _on_report(flow, packets, message.a, message.b, message.built_us, now_us)
         schedule_pacer(flow, now_us)
     elif kind == MESSAGE_RTCP:
-        _on_rtcp(flow, packets, message.a, message.b, message.built_us, now_us)
+        _on_rtcp(flow, message.a, message.b, message.built_us, now_us)
         schedule_pacer(flow, now_us)
     elif kind == MESSAGE_NACK:
         sender_on_nack(flow, packets, message.a, message.b, message.built_us, now_us)
@@ -285,6 +335,6 @@ def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, 
         flow.last_consent_us = now_us
         flow.timers_us[EVENT_DROP] = now_us + flow.drop_timeout_us
     elif kind == MESSAGE_DECISION:
-        apply_decision(flow, message.a, 0, 0, 0)
+        apply_decision(flow, message.a, 0, 0, 0, now_us)
         schedule_pacer(flow, now_us)
     return int(kind)

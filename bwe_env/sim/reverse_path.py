@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bwe_env.sim._jit import NEVER, Record, kernel, record
-from bwe_env.sim.delay import delay_arrival_us
-from bwe_env.sim.loss import loss_strikes
+from bwe_env.sim.path import path_arrival_us, path_is_out, path_loses
 from bwe_env.sim.rng import STREAM_REVERSE_JITTER, STREAM_REVERSE_LOSS
 
 MESSAGE_REPORT = 0  # transport feedback on packets a..b
@@ -61,15 +60,19 @@ def message_send(
     b: int,
     now_us: int,
 ) -> None:
-    """Put a message on the reverse path; it may be lost there."""
-    if loss_strikes(path.loss, key, STREAM_REVERSE_LOSS):
+    """Put a message on the reverse path; it may be lost there.
+
+    An outage that keeps what it meets keeps transport feedback and nothing else.
+    """
+    is_lost = path_loses(path, key, STREAM_REVERSE_LOSS, now_us)
+    if is_lost or (kind != MESSAGE_REPORT and path_is_out(path, now_us)):
         mailbox.lost += 1
         return
     if mailbox.tail - mailbox.head >= len(messages):
         mailbox.overflows += 1
         return
     message = messages[mailbox.tail & (len(messages) - 1)]
-    message.arrival_us = delay_arrival_us(path.delay, key, STREAM_REVERSE_JITTER, now_us)
+    message.arrival_us = path_arrival_us(path, key, STREAM_REVERSE_JITTER, now_us)
     message.built_us = now_us
     message.a = a
     message.b = b

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from bwe_env.gcc.controller import gcc_on_packet_sent
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import account_lost, account_refused, account_sent
 from bwe_env.sim.decision import apply_decision, follow_gcc
-from bwe_env.sim.encoder import encoder_drops_frame, encoder_make_frame
+from bwe_env.sim.encoder import encoder_drop_interval, encoder_drops_frame, encoder_make_frame
 from bwe_env.sim.events import EVENT_AUDIO, EVENT_FRAME, EVENT_PACER
 from bwe_env.sim.flow import CONTROLLER_GCC
 from bwe_env.sim.link import link_enqueue
-from bwe_env.sim.loss import loss_strikes
 from bwe_env.sim.pacer import (
+    MAX_PADDING_REPLAY_US,
     RTX_QUEUE_LENGTH,
+    pacer_average_packet,
+    pacer_early_us,
     pacer_elapse,
     pacer_expected_queue_us,
+    pacer_is_blocked,
     pacer_next_send_us,
     pacer_on_sent,
     pacer_padding_bytes,
-    pacer_queue_frame,
+    pacer_plan_wake,
+    pacer_queue_packets,
     pacer_queue_rtx,
     pacer_unqueue,
+    pacer_update_media_rate,
 )
 from bwe_env.sim.packet import (
     FATE_PENDING,
@@ -34,14 +37,23 @@ from bwe_env.sim.packet import (
     KIND_RTX,
     KIND_VIDEO,
 )
-from bwe_env.sim.prober import prober_burst_bytes, prober_on_burst_sent, prober_on_packet_queued
+from bwe_env.sim.path import path_loses
+from bwe_env.sim.prober import (
+    prober_begin_burst,
+    prober_burst_bytes,
+    prober_give_up,
+    prober_on_burst_sent,
+    prober_on_packet_queued,
+)
 from bwe_env.sim.receiver import receiver_give_up
 from bwe_env.sim.rng import STREAM_FORWARD_LOSS
 from bwe_env.sim.send_history import send_history_add
 
-#: Payload of a padding packet: plain padding is 224 bytes (kMaxPaddingLength, rtp_sender.h), a
-#: larger need is met by repeating media, so anything up to a full packet (kMaxPayloadPadding).
-MIN_PADDING_BYTES = 224
+#: Padding of at least so many bytes repeats the last video packet (kMinPayloadPaddingBytes,
+#: modules/rtp_rtcp/source/rtp_sender.cc), unless that is larger than this many times the need
+#: (kDefaultMaxPaddingSizeFactor, same file).
+MIN_REPEAT_BYTES = 50
+MAX_PADDING_FACTOR = 3
 #: A retransmission repeats the packet behind its 2-byte original sequence number (RFC 4588 §4).
 RTX_HEADER_BYTES = 2
 #: Weight per frame of the smoothed retransmission rate: about one second at 30 fps (ours).
@@ -85,8 +97,8 @@ def send_packet(
     packet.is_repaired = 0
     account_sent(flow.totals, flow.interval, kind, size_bytes)
     flow.monitor.sent_bytes += size_bytes
-    if call.link.loss_before_queue == 1 and loss_strikes(
-        call.forward.loss, call.key, STREAM_FORWARD_LOSS
+    if call.link.loss_before_queue == 1 and path_loses(
+        call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     ):
         packet.fate = FATE_RANDOM_LOSS
     else:
@@ -109,22 +121,46 @@ def packet_payload_bytes(frame: Record, index: int) -> int:
 
 
 @kernel
-def media_rate_bps(flow: Record) -> float:
-    """What the target leaves for coded video after audio, headers and retransmissions.
+def media_budget(flow: Record, target_bps: float) -> tuple[float, int]:
+    """What a target rate leaves for coded video after audio, headers and retransmissions.
 
     libwebrtc takes the packet overhead off in call/rtp_video_sender.cc (CalculateOverheadRate) and
     the protection share in the same file; here the packets per frame are counted exactly.
+
+    Returns:
+        The rate of coded video, and the packets per frame it was reckoned with.
     """
-    target_bps = float(flow.target_rate_bps)
     header_bytes = flow.rtp_header_bytes + flow.overhead_bytes
     if flow.audio_interval_us > 0:
         audio_bytes = flow.audio_payload_bytes + header_bytes
         target_bps -= audio_bytes * 8e6 / flow.audio_interval_us
     target_bps -= min(flow.rtx_rate_bps, MAX_REPAIR_SHARE * max(0.0, target_bps))
     frames_per_s = 1e6 / flow.encoder.frame_interval_us
-    frame_bytes = max(0.0, target_bps) * 0.125 / frames_per_s
-    packets_per_frame = math.ceil(frame_bytes / (flow.mtu_bytes + flow.overhead_bytes))
-    return target_bps - 8.0 * frames_per_s * header_bytes * max(1, packets_per_frame)
+    frame_bytes = int(max(0.0, target_bps) * 0.125 / frames_per_s + 0.5)
+    packet_bytes = flow.mtu_bytes + flow.overhead_bytes
+    num_packets = max(1, (frame_bytes + packet_bytes - 1) // packet_bytes)
+    return target_bps - 8.0 * frames_per_s * header_bytes * num_packets, num_packets
+
+
+@kernel
+def _queue_frame(flow: Record, frame: Record, now_us: int) -> None:
+    """Let the packets of a coded frame wait in the pacer."""
+    pacer = flow.pacer
+    num_packets = frame.num_packets
+    wire_bytes = frame.size_bytes + num_packets * (flow.rtp_header_bytes + flow.overhead_bytes)
+    prober_on_packet_queued(pacer.prober, packet_payload_bytes(frame, 0))
+    pacer_queue_packets(pacer, wire_bytes, num_packets, now_us)
+    pacer_average_packet(pacer, wire_bytes / num_packets, num_packets)
+    flow.timers_us[EVENT_PACER] = now_us
+
+
+@kernel
+def _packets_of_frame(flow: Record, size_bytes: int, rate_bps: float, planned: int) -> int:
+    """As few as hold the frame; or as planned, if the frame is just what its rate says."""
+    payload_limit = flow.mtu_bytes - flow.rtp_header_bytes
+    if size_bytes == int(rate_bps * flow.encoder.frame_interval_us * 1.25e-7 + 0.5):
+        return planned
+    return int((size_bytes + payload_limit - 1) // payload_limit)
 
 
 @kernel
@@ -137,12 +173,14 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
     flow.rtx_rate_bps += RTX_RATE_WEIGHT * (rtx_bps - flow.rtx_rate_bps)
     flow.rtx_bytes = 0
 
-    rate_bps = media_rate_bps(flow)
+    target_bps = float(flow.target_rate_bps)
     if flow.controller == CONTROLLER_GCC:
-        ratio = flow.gcc.cwnd_reduce_ratio
-        if encoder_drops_frame(encoder, ratio):
-            flow.totals.skipped_frames += 1
-            return
+        interval = encoder_drop_interval(encoder, target_bps, flow.gcc.cwnd_reduce_ratio)
+        if interval > 0:
+            if encoder_drops_frame(encoder, interval):
+                flow.totals.skipped_frames += 1
+                return
+            target_bps -= int(target_bps / interval + 0.5)
     # A window may hold the pacer back for longer than its queue says: keep its frames' rows.
     is_full = encoder.next_frame - flow.pacer.frame >= len(frames) - 1
     if is_full or pacer_expected_queue_us(flow.pacer) > flow.pacer.queue_time_limit_us:
@@ -152,24 +190,21 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
     # A frame this old leaves the receiver's buffer; only a key frame gets past the hole.
     receiver_give_up(flow.receiver, number - len(frames) + 1)
     frame = frames[number & (len(frames) - 1)]
+    rate_bps, planned = media_budget(flow, target_bps)
+    rate_bps *= encoder.rate_share
     size_bytes = encoder_make_frame(encoder, frame, rate_bps, now_us, flow.key)
-    payload_limit = flow.mtu_bytes - flow.rtp_header_bytes
-    num_packets = (size_bytes + payload_limit - 1) // payload_limit
-    frame.num_packets = num_packets
-    header_bytes = flow.rtp_header_bytes + flow.overhead_bytes
-    if flow.pacer.queue_packets == 0:
-        pacer_elapse(flow.pacer, now_us)
-    pacer_queue_frame(flow.pacer, size_bytes + num_packets * header_bytes, num_packets, now_us)
-    prober_on_packet_queued(flow.pacer.prober, packet_payload_bytes(frame, 0) + header_bytes)
-    schedule_pacer(flow, now_us)
+    frame.num_packets = _packets_of_frame(flow, size_bytes, rate_bps, planned)
+    _queue_frame(flow, frame, now_us)
 
 
 @kernel
 def schedule_pacer(flow: Record, now_us: int) -> None:
-    """Set the pacer's timer to the time of its next packet."""
-    flow.timers_us[EVENT_PACER] = pacer_next_send_us(
-        flow.pacer, flow.history.in_flight_bytes, now_us
-    )
+    """Wake the pacer now if something may have changed that it waits for, else when planned."""
+    pacer = flow.pacer
+    if pacer.is_due == 1 or pacer.cwnd_bytes > 0:
+        flow.timers_us[EVENT_PACER] = now_us
+    else:
+        flow.timers_us[EVENT_PACER] = pacer.wake_us
 
 
 @entry
@@ -182,7 +217,7 @@ def decide_externally(
     now_us: int,
 ) -> None:
     """Let a Python estimator's decision act, in the middle of an interval."""
-    apply_decision(flow, target_rate_bps, pacing_rate_bps, padding_rate_bps, cwnd_bytes)
+    apply_decision(flow, target_rate_bps, pacing_rate_bps, padding_rate_bps, cwnd_bytes, now_us)
     schedule_pacer(flow, now_us)
 
 
@@ -198,8 +233,6 @@ def sender_on_nack(
     """Queue retransmissions of the video packets a NACK asks for."""
     mask = len(packets) - 1
     first_seq = max(first_seq, flow.history.next_seq - len(packets))
-    if flow.pacer.queue_packets == 0:
-        pacer_elapse(flow.pacer, now_us)
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
         if packet.kind != KIND_VIDEO or packet.arrival_us <= built_us or packet.is_repaired == 1:
@@ -207,11 +240,17 @@ def sender_on_nack(
         flow.monitor.nacked_packets += 1
         if not pacer_queue_rtx(flow.pacer, seq, packet.size_bytes + RTX_HEADER_BYTES, now_us):
             flow.totals.dropped_rtx += 1
-    schedule_pacer(flow, now_us)
+    flow.timers_us[EVENT_PACER] = now_us
 
 
 @kernel
-def _send_media(
+def _plain_padding_bytes(flow: Record) -> int:
+    """A padding packet of zeros on the wire."""
+    return int(flow.padding_bytes + flow.rtp_header_bytes + flow.overhead_bytes)
+
+
+@kernel
+def _send_queued(
     call: Record,
     flow: Record,
     packets: np.ndarray,
@@ -221,7 +260,7 @@ def _send_media(
     cluster: int,
     now_us: int,
 ) -> int:
-    """Send the packet at the head of the pacer's queue: a retransmission first, else video.
+    """Send the packet at the head of the queue: a retransmission first, then video, then padding.
 
     Returns:
         Its size on the wire.
@@ -241,6 +280,17 @@ def _send_media(
         flow.rtx_bytes += size_bytes
         frame_number = packet.frame
         kind = KIND_RTX
+    elif pacer.repeats + pacer.plain_paddings == pacer.queue_packets:
+        repairs = 0
+        frame_number = NO_FRAME
+        kind = KIND_PADDING
+        if pacer.repeats > 0:
+            pacer.repeats -= 1
+            size_bytes = pacer.repeat_bytes
+        else:
+            pacer.plain_paddings -= 1
+            size_bytes = _plain_padding_bytes(flow)
+        pacer_unqueue(pacer, size_bytes, pacer.padding_since_us)
     else:
         frame_number = pacer.frame
         frame = frames[frame_number & (len(frames) - 1)]
@@ -253,6 +303,7 @@ def _send_media(
             pacer.frame_packet = 0
         repairs = 0
         kind = KIND_VIDEO
+        pacer.last_media_bytes = size_bytes
     send_packet(
         call,
         flow,
@@ -266,25 +317,25 @@ def _send_media(
         cluster,
         now_us,
     )
-    pacer_on_sent(pacer, size_bytes, now_us)
     return int(size_bytes)
 
 
 @kernel
-def _send_padding(
+def _send_first_padding(
     call: Record,
     flow: Record,
     packets: np.ndarray,
     queue: np.ndarray,
     segments: np.ndarray,
-    wanted_bytes: int,
     cluster: int,
     now_us: int,
 ) -> int:
-    """Send one padding packet of about the wanted size; returns its size on the wire."""
-    payload_limit = flow.mtu_bytes - flow.rtp_header_bytes
-    payload_bytes = min(payload_limit, max(MIN_PADDING_BYTES, wanted_bytes))
-    size_bytes = payload_bytes + flow.rtp_header_bytes + flow.overhead_bytes
+    """Send a small padding packet, past the queue; returns its size on the wire.
+
+    It opens a probe cluster, so that the gap before the first large packet is measured
+    (GetPendingPacket, modules/pacing/pacing_controller.cc).
+    """
+    size_bytes = _plain_padding_bytes(flow)
     send_packet(
         call,
         flow,
@@ -298,53 +349,111 @@ def _send_padding(
         cluster,
         now_us,
     )
-    pacer_on_sent(flow.pacer, size_bytes, now_us)
     return int(size_bytes)
 
 
 @kernel
-def _send_probe_burst(
+def _queue_padding(flow: Record, wanted_bytes: int, now_us: int) -> None:
+    """Let padding of at least `wanted_bytes` wait.
+
+    It repeats the last video packet, if that is not far too large, and fills up with packets of
+    zeros (GeneratePadding, modules/rtp_rtcp/source/rtp_sender.cc).
+    """
+    pacer = flow.pacer
+    left_bytes = wanted_bytes
+    header_bytes = flow.rtp_header_bytes + flow.overhead_bytes
+    repeat_bytes = pacer.last_media_bytes + RTX_HEADER_BYTES
+    payload_bytes = repeat_bytes - header_bytes
+    most_bytes = (MAX_PADDING_FACTOR - 1) * wanted_bytes
+    pacer.padding_since_us = now_us
+    pacer.repeat_bytes = repeat_bytes
+    while (
+        left_bytes >= MIN_REPEAT_BYTES
+        and pacer.last_media_bytes > 0
+        and payload_bytes <= most_bytes + left_bytes
+    ):
+        prober_on_packet_queued(pacer.prober, payload_bytes)
+        pacer_queue_packets(pacer, repeat_bytes, 1, now_us)
+        pacer.repeats += 1
+        left_bytes -= payload_bytes
+    while left_bytes > 0:
+        pacer_queue_packets(pacer, _plain_padding_bytes(flow), 1, now_us)
+        pacer.plain_paddings += 1
+        left_bytes -= flow.padding_bytes
+
+
+@kernel
+def _send_due(
     call: Record,
     flow: Record,
     packets: np.ndarray,
     frames: np.ndarray,
     queue: np.ndarray,
     segments: np.ndarray,
+    target_us: int,
     now_us: int,
 ) -> None:
-    """One burst of the present probe cluster: waiting media first, padding for the rest."""
-    prober = flow.pacer.prober
-    cluster = prober.clusters[prober.head]
-    cluster_id = cluster.id
-    wanted_bytes = prober_burst_bytes(prober)
+    """Send one probe burst, or all that was due at `target_us` (ProcessPackets)."""
+    pacer = flow.pacer
+    prober = pacer.prober
+    pacer_elapse(pacer, target_us)
+    is_probing = prober.is_active == 1 and prober_begin_burst(prober, now_us)
+    wanted_bytes = 0
+    cluster = NO_CLUSTER
+    is_first = False
+    if is_probing:
+        wanted_bytes = prober_burst_bytes(prober)
+        cluster = prober.clusters[prober.head].id
+        is_first = prober.clusters[prober.head].sent_bytes == 0 and pacer.last_media_bytes > 0
     sent_bytes = 0
-    if cluster.sent_bytes == 0:
-        # A small packet opens the cluster, so that its first gap counts (pacing_controller.cc).
-        sent_bytes += _send_padding(call, flow, packets, queue, segments, 1, cluster_id, now_us)
-    while sent_bytes < wanted_bytes:
-        if flow.pacer.queue_packets > 0:
-            sent_bytes += _send_media(
+    while True:
+        in_flight_bytes = flow.history.in_flight_bytes
+        if is_first:
+            is_first = False
+            size_bytes = _send_first_padding(call, flow, packets, queue, segments, cluster, now_us)
+        elif pacer.queue_packets > 0 and (
+            is_probing or not pacer_is_blocked(pacer, in_flight_bytes)
+        ):
+            size_bytes = _send_queued(
                 call,
                 flow,
                 packets,
                 frames,
                 queue,
                 segments,
-                cluster_id,
+                cluster,
                 now_us,
             )
         else:
-            sent_bytes += _send_padding(
-                call,
-                flow,
-                packets,
-                queue,
-                segments,
-                wanted_bytes - sent_bytes,
-                cluster_id,
-                now_us,
-            )
-    prober_on_burst_sent(prober, sent_bytes, now_us)
+            if pacer.queue_packets > 0:
+                break
+            pacer.updated_us = max(pacer.updated_us, now_us - MAX_PADDING_REPLAY_US)
+            if is_probing:
+                padding_bytes = wanted_bytes - sent_bytes
+                if pacer_is_blocked(pacer, in_flight_bytes):
+                    padding_bytes = 0
+            else:
+                padding_bytes = pacer_padding_bytes(pacer, in_flight_bytes)
+            if padding_bytes <= 0:
+                break
+            _queue_padding(flow, padding_bytes, now_us)
+            continue
+        sent_bytes += size_bytes
+        pacer_on_sent(pacer, size_bytes)
+        if is_probing and sent_bytes >= wanted_bytes:
+            break
+        next_us = pacer_next_send_us(pacer, flow.history.in_flight_bytes, now_us)
+        if next_us > now_us:
+            if not is_probing:
+                break
+            next_us = now_us
+        pacer_elapse(pacer, next_us)
+    if is_probing:
+        if sent_bytes > 0:
+            prober_on_burst_sent(prober, sent_bytes, now_us)
+        else:
+            prober_give_up(prober)
+    pacer_update_media_rate(pacer, now_us)
 
 
 @kernel
@@ -357,38 +466,19 @@ def sender_on_pacer(
     segments: np.ndarray,
     now_us: int,
 ) -> None:
-    """Send all that is due now: a probe burst, media within the burst window, or padding."""
+    """Send all that is due now and set the timer for what comes next (MaybeProcessPackets)."""
     pacer = flow.pacer
-    pacer_elapse(pacer, now_us)
-    while True:
+    pacer.is_due = 0
+    if pacer.wake_us <= now_us:
+        pacer.task_us = NEVER
+        pacer.wake_us = NEVER
+    next_us = pacer_next_send_us(pacer, flow.history.in_flight_bytes, now_us)
+    while next_us <= now_us + pacer_early_us(pacer):
+        _send_due(call, flow, packets, frames, queue, segments, next_us, now_us)
         next_us = pacer_next_send_us(pacer, flow.history.in_flight_bytes, now_us)
-        if next_us > now_us:
-            break
-        if pacer.prober.is_active == 1:
-            _send_probe_burst(call, flow, packets, frames, queue, segments, now_us)
-        elif pacer.queue_packets > 0:
-            _send_media(
-                call,
-                flow,
-                packets,
-                frames,
-                queue,
-                segments,
-                NO_CLUSTER,
-                now_us,
-            )
-        else:
-            _send_padding(
-                call,
-                flow,
-                packets,
-                queue,
-                segments,
-                pacer_padding_bytes(pacer),
-                NO_CLUSTER,
-                now_us,
-            )
-    flow.timers_us[EVENT_PACER] = next_us
+    pacer_plan_wake(pacer, next_us, now_us)
+    # What it sent may have let the controller publish new rates: then once more.
+    flow.timers_us[EVENT_PACER] = now_us if pacer.is_due == 1 else pacer.wake_us
 
 
 @kernel

@@ -21,6 +21,7 @@ from bwe_env.observation import NUM_FEATURES, ObservationConfig, observer_reset
 from bwe_env.reward import RewardConfig
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
+from bwe_env.sim.advance import PROCESS_INTERVAL_US
 from bwe_env.sim.batch import step_calls
 from bwe_env.sim.call import (
     CALL,
@@ -77,13 +78,23 @@ def _power_of_two(at_least: float) -> int:
     return 1 << max(4, int(np.ceil(np.log2(max(1.0, at_least)))))
 
 
+def _end_us(end_s: float) -> int:
+    return s_to_us(end_s) if end_s > 0.0 else NEVER
+
+
 def _fill_path(row: Any, path: PathConfig) -> None:
     row["delay"]["propagation_us"] = s_to_us(path.propagation_delay_s)
+    row["delay"]["jitter_mean_us"] = s_to_us(path.jitter.mean_s)
     row["delay"]["jitter_scale_us"] = s_to_us(path.jitter.scale_s)
     row["delay"]["jitter_correlation"] = path.jitter.correlation
     row["delay"]["jitter_distribution"] = _JITTER_IDS[path.jitter.distribution]
     for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
         row["loss"][name] = getattr(path.loss, name)
+    row["loss_from_us"] = s_to_us(path.loss.from_s)
+    row["loss_until_us"] = _end_us(path.loss.until_s)
+    row["outage"]["from_us"] = s_to_us(path.outage.from_s)
+    row["outage"]["until_us"] = s_to_us(path.outage.until_s)
+    row["outage"]["keeps"] = path.outage.keeps
 
 
 def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -112,6 +123,12 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
     return rows, segments
 
 
+def _longest_delay_s(path: PathConfig) -> float:
+    jitter_s = path.jitter.mean_s + 5.0 * path.jitter.scale_s
+    outage_s = path.outage.until_s - path.outage.from_s if path.outage.keeps else 0.0
+    return path.propagation_delay_s + jitter_s + max(0.0, outage_s)
+
+
 @dataclass(frozen=True)
 class RingLengths:
     """Rows per ring, powers of two; see `ring_lengths` for the reckoning."""
@@ -132,10 +149,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     """
     packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
     packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
-    reverse_s = max(
-        network.reverse.propagation_delay_s + 5.0 * network.reverse.jitter.scale_s
-        for network in networks
-    )
+    reverse_s = max(_longest_delay_s(network.reverse) for network in networks)
     return RingLengths(
         packets=packets,
         queue=packets,
@@ -151,10 +165,14 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["overhead_bytes"] = call.packets.overhead_bytes
     flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
     flow["mtu_bytes"] = MTU_BYTES
+    flow["padding_bytes"] = call.packets.padding_bytes
     audio = call.audio
     flow["audio_payload_bytes"] = round(audio.rate_bps * audio.packet_interval_s / 8)
     flow["audio_interval_us"] = s_to_us(audio.packet_interval_s) if audio.enabled else 0
     flow["feedback_interval_us"] = s_to_us(call.feedback.interval_s)
+    flow["clock_skew"] = call.feedback.clock_skew_ppm * 1e-6
+    flow["rtt_of_sent"] = call.feedback.rtt_packet == "sent"
+    flow["repair_enabled"] = call.video.repair
     flow["rtcp_interval_us"] = s_to_us(call.feedback.rtcp_interval_s)
     flow["consent_interval_us"] = s_to_us(call.consent_interval_s)
     flow["drop_timeout_us"] = s_to_us(call.drop_timeout_s)
@@ -163,7 +181,9 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     encoder = flow["encoder"]
     encoder["frame_interval_us"] = 1e6 / video.frame_rate_hz
     encoder["min_rate_bps"] = video.min_rate_bps
+    encoder["rate_share"] = video.rate_share
     encoder["app_max_rate_bps"] = video.app_max_rate_bps
+    encoder["app_limit_until_us"] = s_to_us(video.app_limit_until_s)
     encoder["lag_us"] = video.encoder_lag_s * 1e6
     encoder["size_sd"] = video.frame_size_sd
     encoder["size_correlation"] = video.frame_size_correlation
@@ -180,6 +200,7 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
 @kernel
 def _copy_path(target: Record, source: Record) -> None:
     target.delay.propagation_us = source.delay.propagation_us
+    target.delay.jitter_mean_us = source.delay.jitter_mean_us
     target.delay.jitter_scale_us = source.delay.jitter_scale_us
     target.delay.jitter_correlation = source.delay.jitter_correlation
     target.delay.jitter_distribution = source.delay.jitter_distribution
@@ -187,6 +208,11 @@ def _copy_path(target: Record, source: Record) -> None:
     target.loss.bad_loss = source.loss.bad_loss
     target.loss.good_to_bad = source.loss.good_to_bad
     target.loss.bad_to_good = source.loss.bad_to_good
+    target.loss_from_us = source.loss_from_us
+    target.loss_until_us = source.loss_until_us
+    target.outage.from_us = source.outage.from_us
+    target.outage.until_us = source.outage.until_us
+    target.outage.keeps = source.outage.keeps
     path_reset(target)
 
 
@@ -194,13 +220,14 @@ def _copy_path(target: Record, source: Record) -> None:
 def _start_timers(flow: Record) -> None:
     for event in range(N_EVENTS):
         flow.timers_us[event] = NEVER
-    flow.timers_us[EVENT_DROP] = flow.drop_timeout_us
+    if flow.consent_interval_us > 0:
+        flow.timers_us[EVENT_CONSENT] = 0
+        flow.timers_us[EVENT_DROP] = flow.drop_timeout_us
     flow.timers_us[EVENT_REPORT] = FIRST_REPORT_US
     if flow.feedback_interval_us > 0:
         flow.timers_us[EVENT_REPORT] = flow.feedback_interval_us
     flow.timers_us[EVENT_RTCP] = flow.rtcp_interval_us
-    flow.timers_us[EVENT_PROCESS] = 0
-    flow.timers_us[EVENT_CONSENT] = 0
+    flow.timers_us[EVENT_PROCESS] = PROCESS_INTERVAL_US  # the first one was the reset
     if flow.encoder.enabled == 1:
         flow.timers_us[EVENT_FRAME] = 0
     if flow.audio_interval_us > 0:
@@ -215,6 +242,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     flow.next_arrival_seq = 0
     flow.rtcp_received_base = 0
     flow.rtcp_newest_seq = -1
+    flow.rtcp_forward_us = 0
     flow.rtt_us = DEFAULT_RTT_US
     flow.last_consent_us = 0
     flow.report_first_seq = 0
@@ -237,11 +265,11 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
         flow.gcc_parameters,
         flow.min_rate_bps,
         flow.start_rate_bps,
-        flow.max_rate_bps,
+        flow.max_rate_bps if flow.gcc_parameters.knows_max_rate == 1 else 0,
         0,
     )
     gcc_on_network_availability(flow.gcc, flow.gcc_parameters, True, 0)
-    apply_decision(flow, flow.start_rate_bps, 0, 0, 0)
+    apply_decision(flow, flow.start_rate_bps, 0, 0, 0, 0)
     follow_gcc(flow, 0)
     _start_timers(flow)
 

@@ -27,6 +27,7 @@ def test_every_field_is_a_number_with_a_range_a_flag_or_a_choice() -> None:
     assert rest == {
         "acked_rate_estimator": "robust",
         "loss_estimator": "v2",
+        "knows_max_rate": True,
         "alr_probing": False,
         "repeated_initial_probing": False,
         "increase_in_alr": True,

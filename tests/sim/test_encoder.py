@@ -14,6 +14,7 @@ from bwe_env.network import Network
 from bwe_env.sim.encoder import (
     ENCODER,
     FRAME,
+    encoder_drop_interval,
     encoder_drops_frame,
     encoder_make_frame,
     encoder_reset,
@@ -132,13 +133,20 @@ def test_scene_changes_come_as_often_as_they_should() -> None:
 
 
 def test_pushback_drops_every_nth_frame_and_none_below_one_percent() -> None:
-    def drops(ratio: float) -> list[int]:
-        camera = Camera()
-        return [int(encoder_drops_frame(camera.encoder, ratio)) for _ in range(12)]
+    def interval(ratio: float) -> int:
+        return encoder_drop_interval(Camera().encoder, 1_000_000.0, ratio)
 
-    assert drops(0.25) == [1, 0, 0, 0] * 3
-    assert drops(0.9) == [1, 0] * 6  # never more than every other frame
-    assert drops(0.01) == [0] * 12
+    assert interval(0.25) == 4
+    assert interval(0.9) == 2  # never more than every other frame
+    assert interval(0.01) == 0
+    camera = Camera()
+    assert [int(encoder_drops_frame(camera.encoder, 4)) for _ in range(12)] == [1, 0, 0, 0] * 3
+
+
+def test_pushback_leaves_the_least_rate_of_the_encoder_alone() -> None:
+    # 40 kbps less 10 kbps are the least rate: only a quarter can go, however much is asked.
+    assert encoder_drop_interval(Camera().encoder, 40_000.0, 0.8) == 4
+    assert encoder_drop_interval(Camera().encoder, 30_000.0, 0.8) == 0
 
 
 # --- On the wire ----------------------------------------------------------------------------------

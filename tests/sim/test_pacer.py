@@ -17,8 +17,10 @@ from bwe_env.sim.pacer import (
     pacer_elapse,
     pacer_next_send_us,
     pacer_on_sent,
-    pacer_queue_frame,
+    pacer_plan_wake,
+    pacer_queue_packets,
     pacer_reset,
+    pacer_set_rates,
 )
 from bwe_env.sim.packet import KIND_AUDIO, KIND_PADDING, KIND_VIDEO
 from bwe_env.trace import constant
@@ -62,12 +64,13 @@ def test_an_oversized_frame_is_spread_in_bursts_of_40_ms_by_hand() -> None:
     # 1 Mbps are 4 packets a frame, with 38,400 bps of headers: 4006.67 bytes a frame are left, and
     # four times that for the key frame: 16,027 bytes in 14 packets, 11 of 1185 and 3 of 1184 bytes
     # with their headers. At 1.1 Mbps a packet takes 8.6 ms: the fifth is still let out, at 34.5 ms
-    # of debt, and five packets take 5 * 1185 * 8 / 1.1 = 43,091 us to pay.
+    # of debt, and five packets take 5 * 1185 * 8 / 1.1 = 43,090.9 us to pay. The timer goes off at
+    # the next whole millisecond, and the next five are paid for from 43,090 us on.
     rows = frame_packets(call, 0)
     assert rows["size_bytes"].tolist() == [1185] * 11 + [1184] * 3
-    assert rows["send_us"].tolist() == [0] * 5 + [43_091] * 5 + [86_182] * 4
+    assert rows["send_us"].tolist() == [0] * 5 + [44_000] * 5 + [87_000] * 4
     # The next frame waits its turn behind it.
-    assert frame_packets(call, 1)["send_us"][0] == 86_182
+    assert frame_packets(call, 1)["send_us"][0] == 87_000
 
 
 def test_in_no_span_does_the_pacer_send_more_than_its_rate_and_a_burst() -> None:
@@ -94,15 +97,16 @@ def with_a_quarter_of_a_megabyte_waiting() -> OneCall:
     return call
 
 
-def test_a_queue_that_nothing_joins_is_drained_just_within_two_seconds() -> None:
+def test_a_queue_that_nothing_joins_is_drained_in_two_seconds_and_a_burst() -> None:
     call = with_a_quarter_of_a_megabyte_waiting()
     call.flow.timers_us[EVENT_FRAME] = NEVER  # the camera is switched off
     call.run_until(6.0, 100_000)
     rows = frame_packets(call, 88)
     assert len(rows) == call.world.frames[0][88]["num_packets"]
     waits_us = rows["send_us"] - capture_us(call, 88)
-    # What is left always has just the time that is left: a straight line to the limit.
-    assert 0.9 * QUEUE_LIMIT_US < waits_us.max() <= QUEUE_LIMIT_US
+    # What is left always has just the time that is left: a straight line to the limit, where the
+    # last burst waits for the one before it to be paid for (40 ms and a packet).
+    assert 0.9 * QUEUE_LIMIT_US < waits_us.max() <= QUEUE_LIMIT_US + 50_000
     middle = waits_us[len(waits_us) // 2]
     assert middle == pytest.approx(QUEUE_LIMIT_US / 2, rel=0.05)
 
@@ -145,29 +149,31 @@ def test_a_policy_that_sets_the_rate_sends_neither_probes_nor_padding_and_gcc_do
 
 # --- The record alone -----------------------------------------------------------------------------
 
+#: An idle pacer looks at its clock so often.
+IDLE_US = 500_000
+
 
 def pacer(*, rate_bps: int = 800_000, padding_bps: int = 0, cwnd_bytes: int = 0) -> Any:
     row = np.zeros(1, PACER)[0]
     row.burst_interval_us = 40_000
     row.queue_time_limit_us = QUEUE_LIMIT_US
     pacer_reset(row)
-    row.pacing_rate_bps = rate_bps
-    row.padding_rate_bps = padding_bps
+    pacer_set_rates(row, rate_bps, padding_bps, 0)
     row.cwnd_bytes = cwnd_bytes
     return row
 
 
-def test_an_empty_pacer_without_padding_never_wakes() -> None:
-    assert pacer_next_send_us(pacer(), 0, 1_000) == NEVER
+def test_an_empty_pacer_without_padding_only_looks_at_its_clock() -> None:
+    assert pacer_next_send_us(pacer(), 0, 1_000) == IDLE_US
 
 
 def test_debt_delays_the_next_burst_until_it_is_paid_and_asking_twice_changes_nothing() -> None:
     row = pacer()
-    pacer_queue_frame(row, 10_000, 10, 0)
+    pacer_queue_packets(row, 10_000, 10, 0)
     # 800 kbps are 0.1 bytes a microsecond: 1000 bytes take 10 ms.
     for _ in range(4):
         assert pacer_next_send_us(row, 0, 0) == 0
-        pacer_on_sent(row, 1_000, 0)
+        pacer_on_sent(row, 1_000)
     # 40 ms of debt are not less than the window.
     assert pacer_next_send_us(row, 0, 0) == 40_000
     assert pacer_next_send_us(row, 0, 0) == 40_000
@@ -177,12 +183,24 @@ def test_debt_delays_the_next_burst_until_it_is_paid_and_asking_twice_changes_no
     assert pacer_next_send_us(row, 0, 15_000) == 15_000
 
 
+def test_time_with_an_empty_queue_is_no_budget_but_pays_debts() -> None:
+    row = pacer()
+    pacer_queue_packets(row, 1_000, 1, 0)
+    pacer_on_sent(row, 1_000)
+    row.queue_bytes = row.queue_packets = 0
+    pacer_queue_packets(row, 10_000, 10, 100_000)  # 10 ms of debt, 100 ms later
+    for _ in range(4):
+        assert pacer_next_send_us(row, 0, 100_000) == 100_000
+        pacer_on_sent(row, 1_000)
+    assert pacer_next_send_us(row, 0, 100_000) == 140_000
+
+
 def test_a_burst_never_exceeds_63_kilobytes_however_fast_the_rate() -> None:
     row = pacer(rate_bps=100_000_000)  # 40 ms are 500 kB
-    pacer_queue_frame(row, 200_000, 200, 0)
+    pacer_queue_packets(row, 200_000, 200, 0)
     sent = 0
     while pacer_next_send_us(row, 0, 0) == 0:
-        pacer_on_sent(row, 1_000, 0)
+        pacer_on_sent(row, 1_000)
         sent += 1_000
     assert sent == 63_000
     assert pacer_next_send_us(row, 0, 0) == 5_040  # 63,000 bytes at 12.5 a microsecond
@@ -190,17 +208,34 @@ def test_a_burst_never_exceeds_63_kilobytes_however_fast_the_rate() -> None:
 
 def test_a_full_congestion_window_holds_media_and_padding_back() -> None:
     row = pacer(padding_bps=100_000, cwnd_bytes=5_000)
-    assert pacer_next_send_us(row, 5_000, 0) == NEVER
+    assert pacer_next_send_us(row, 5_000, 0) == IDLE_US
     assert pacer_next_send_us(row, 4_999, 0) == 0
-    pacer_queue_frame(row, 1_000, 1, 0)
-    assert pacer_next_send_us(row, 5_000, 0) == NEVER
+    pacer_queue_packets(row, 1_000, 1, 0)
+    assert pacer_next_send_us(row, 5_000, 0) == IDLE_US
     assert pacer_next_send_us(row, 4_999, 0) == 0
 
 
 def test_padding_waits_for_the_debt_of_media_and_its_own() -> None:
     row = pacer(padding_bps=100_000)
-    pacer_on_sent(row, 1_000, 0)
+    pacer_on_sent(row, 1_000)
     # 1000 bytes: 10 ms at the pacing rate, 80 ms at the padding rate.
     assert pacer_next_send_us(row, 0, 0) == 80_000
     pacer_elapse(row, 80_000)
     assert pacer_next_send_us(row, 0, 80_000) == 80_000
+
+
+def test_the_timer_goes_off_after_whole_milliseconds_and_never_within_the_next_five() -> None:
+    row = pacer()
+    pacer_plan_wake(row, 20_300, 333)
+    assert (row.task_us, row.wake_us) == (20_300, 20_333)
+    pacer_plan_wake(row, 30_000, 333)  # later than what is planned
+    assert row.wake_us == 20_333
+    pacer_plan_wake(row, 1_000, 666)
+    assert (row.task_us, row.wake_us) == (5_666, 5_666)
+
+
+def test_at_high_rates_the_timer_is_held_back_for_three_packets_only() -> None:
+    row = pacer(rate_bps=24_000_000)  # 1200 bytes take 400 us
+    row.packet_bytes = 1_200.0
+    pacer_plan_wake(row, 100, 0)
+    assert (row.task_us, row.wake_us) == (1_200, 2_000)

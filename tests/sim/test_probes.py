@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig, VideoConfig
 from bwe_env.network import Network
-from bwe_env.sim.packet import KIND_AUDIO, KIND_PADDING
+from bwe_env.sim.packet import KIND_AUDIO, KIND_PADDING, KIND_VIDEO
 from bwe_env.trace import constant
 from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
 
@@ -51,15 +51,17 @@ def test_the_initial_clusters_are_on_the_wire_at_3_and_6_times_the_start_rate(
     rows = rows[rows["probe_cluster"] == cluster]
     rate = INITIAL[cluster]
     sent = bursts(rows)
+    # Every burst leaves when what was sent before it has had its time at the probed rate, up to a
+    # millisecond early: the timer is set for then, and goes off after whole milliseconds.
+    for position in range(1, len(sent)):
+        before_bits = 8 * sum(int(burst["size_bytes"].sum()) for burst in sent[:position])
+        due_us = int(rows["send_us"][0]) + before_bits * 1_000_000 // rate
+        set_us = int(sent[position - 1]["send_us"][0])
+        assert sent[position]["send_us"][0] == set_us - (set_us - due_us + 1_000) // 1_000 * 1_000
     # What the estimator measures: all bytes but the last burst's, over the time until that.
     bits = 8 * sum(int(burst["size_bytes"].sum()) for burst in sent[:-1])
     span_us = int(rows["send_us"][-1] - rows["send_us"][0])
-    assert bits * 1e6 / span_us == pytest.approx(rate, rel=0.001)
-    # Every burst leaves when what was sent before it has had its time at the probed rate.
-    for position in range(1, len(sent)):
-        before_bits = 8 * sum(int(burst["size_bytes"].sum()) for burst in sent[:position])
-        due_us = before_bits * 1_000_000 // rate
-        assert sent[position]["send_us"][0] - rows["send_us"][0] == due_us
+    assert rate * (1.0 - 1e-3) <= bits * 1e6 / span_us <= rate * span_us / (span_us - 1_000)
     # At least 15 ms at that rate, in at least 5 bursts, each of at least 2 ms but for the first,
     # and no more: one burst less would have been too little.
     sizes = [int(burst["size_bytes"].sum()) for burst in sent]
@@ -70,26 +72,31 @@ def test_the_initial_clusters_are_on_the_wire_at_3_and_6_times_the_start_rate(
     assert min(sizes) * 8 * 1e6 / rate >= BURST_US
 
 
-def test_a_cluster_begins_with_a_small_padding_packet_and_the_second_follows_the_first() -> None:
+def test_the_second_cluster_begins_with_a_small_padding_packet_and_the_first_with_media() -> None:
     rows = initial_probes(VideoConfig())
     probes = rows[rows["probe_cluster"] > 0]
     assert (np.diff(probes["probe_cluster"]) >= 0).all()
-    for cluster in (1, 2):
-        first = probes[probes["probe_cluster"] == cluster][0]
-        assert first["kind"] == KIND_PADDING
-        assert first["size_bytes"] == SMALL_BYTES
-    ends_us = probes["send_us"][probes["probe_cluster"] == 1][-1]
-    assert probes["send_us"][probes["probe_cluster"] == 2][0] == ends_us
+    # Padding has to follow media: there is nothing to take its timestamps from before.
+    assert probes["kind"][0] == KIND_VIDEO
+    first = probes[probes["probe_cluster"] == 2][0]
+    assert first["kind"] == KIND_PADDING
+    assert first["size_bytes"] == SMALL_BYTES
 
 
 def test_a_padded_cluster_sends_a_burst_about_every_two_milliseconds() -> None:
     rows = initial_probes(PLAIN_VIDEO)
     second = rows[rows["probe_cluster"] == 2]
-    assert (second["kind"] == KIND_PADDING).all()
     gaps_us = np.diff([burst["send_us"][0] for burst in bursts(second)])
-    # 2 ms at 1.8 Mbps are 450 bytes; with its headers a burst is up to 528.
+    # 2 ms at 1.8 Mbps are 450 bytes: two small packets, or one that repeats half a frame of media.
     assert gaps_us.min() >= BURST_US
-    assert gaps_us.max() <= 528 * 8 / 1.8 + 1
+    assert gaps_us.max() <= 700 * 8 / 1.8 + 1_000
+
+
+def test_probing_padding_repeats_the_last_media_packet_where_that_is_not_far_too_large() -> None:
+    rows = initial_probes(PLAIN_VIDEO)
+    media_bytes = rows["size_bytes"][rows["kind"] == KIND_VIDEO].max()
+    padding = rows[rows["kind"] == KIND_PADDING]
+    assert set(padding["size_bytes"]) == {SMALL_BYTES, media_bytes + 2}
 
 
 def test_nothing_is_probed_while_there_is_no_media_to_begin_with() -> None:
