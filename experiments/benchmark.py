@@ -26,6 +26,7 @@ from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
 from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
+from experiments.gcc_cost import gcc_cost
 from experiments.tables import make_table, show
 from experiments.yardstick import run_yardstick
 
@@ -34,6 +35,8 @@ WARM_UP_S = 20.0
 #: What we want of one core at 64 calls of 2 Mbps.
 TARGET_PACKETS_PER_S = 5e6
 TARGET_STEPS_PER_S = 250e3
+#: What we want the controller to cost for a feedback report of 12 packets.
+TARGET_REPORT_US = 1.0
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,6 +117,12 @@ def benchmark(config: BenchmarkConfig) -> int:
     )
     show(make_table(title, header, rows, caption=caption))
     print(f"single env step(): median {single_step_us(config):.1f} us")
+    cost = gcc_cost()
+    print(
+        f"GCC per feedback report of {cost.packets_per_report:.1f} packets, over a call: "
+        f"{cost.call_us:.2f} us (target {TARGET_REPORT_US:g} for 12), of which sent packets and "
+        f"process intervals {cost.other_us:.2f}, loss-based v2 {cost.loss_based_us:.2f}"
+    )
     if config.compile_time:
         cold_s, cached_s = compile_seconds()
         print(f"first step in a fresh process: {cold_s:.1f} s with an empty kernel cache, ", end="")

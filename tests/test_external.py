@@ -171,7 +171,9 @@ def test_reports_tell_of_each_arrival_once_truly_and_not_before_they_can() -> No
         seqs = [result.sent.seq for result in report.packets]
         assert seqs == sorted(seqs)
         for result in report.received:
-            assert result.arrival_time_us == rows["arrival_us"][result.sent.seq]
+            # To the nearest tick that a report can tell.
+            assert result.arrival_time_us % 250 == 0
+            assert abs(result.arrival_time_us - rows["arrival_us"][result.sent.seq]) <= 125
             assert result.arrival_time_us <= report.built_us
         received += [result.sent.seq for result in report.received]
         missing += [result.sent.seq for result in report.packets if result.arrival_time_us is None]
