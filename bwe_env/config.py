@@ -117,6 +117,9 @@ class PacketConfig:
 
     overhead_bytes: int = 28
     """IPv4 + UDP headers per packet; the bottleneck serves them and the controller counts them"""
+    uncounted_bytes: int = 0
+    """served by the bottleneck on top, and unknown to the controller: an SRTP tag (10 bytes, RFC
+    3711 section 4.2), headers of the layers below IP"""
     rtp_header_bytes: int = 12
     """RFC 3550 fixed header; taken out of the 1200-byte MTU"""
     burst_interval_s: float = 0.04
@@ -128,6 +131,7 @@ class PacketConfig:
 
     def __post_init__(self) -> None:
         _require_range("overhead_bytes", self.overhead_bytes, 0, 200, "bytes")
+        _require_range("uncounted_bytes", self.uncounted_bytes, 0, 200, "bytes")
         _require_range("rtp_header_bytes", self.rtp_header_bytes, 0, 200, "bytes")
         _require_range("burst_interval_s", self.burst_interval_s, 0.001, 1.0, "s")
         _require_range("padding_bytes", self.padding_bytes, 1, 255, "bytes (RFC 3550)")

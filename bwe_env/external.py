@@ -17,7 +17,7 @@ from bwe_env.estimator import NO_TIMEOUT_US, BandwidthEstimator, EstimatorFactor
 from bwe_env.feedback import FeedbackReport, PacketResult, SentPacket
 from bwe_env.gcc.rates import reported_us
 from bwe_env.sim._jit import NEVER, Record
-from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT, advance
+from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT
 from bwe_env.sim.call import STATUS_ACTIVE, STATUS_DROPPED
 from bwe_env.sim.events import EVENT_ESTIMATOR
 from bwe_env.sim.flow import SIDE_RECEIVER, SIDE_SENDER
@@ -57,30 +57,15 @@ class ExternalEstimators:
 
     def advance(self, until_us: int) -> None:
         """Run all calls to `until_us`, asking each estimator whenever its call pauses."""
-        world = self._world
-        until = np.full(world.num_envs, until_us, dtype=np.int64)
-        pending = list(range(world.num_envs))
+        pending = list(range(self._world.num_envs))
         while pending:
             paused = []
             for env in pending:
-                advance(
-                    world.calls,
-                    world.flows,
-                    world.packets,
-                    world.frames,
-                    world.messages,
-                    world.queues,
-                    world.segments,
-                    env,
-                    env + 1,
-                    until,
-                    self._reasons,
-                )
+                self._reasons[env] = self._world.advance(until_us, range(env, env + 1))[0]
                 if self._reasons[env] not in (ADVANCE_DONE, ADVANCE_ENDED):
                     self._ask(env)
                     paused.append(env)
             pending = paused
-        world.raise_ring_errors()
 
     def _ask(self, env: int) -> None:
         estimator = self._estimators[env]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bwe_env.errors import BweEnvError, ConfigError
 from bwe_env.gcc import GccParameters, GoogCc
-from experiments import validate_calls
+from experiments import validate_calls, validate_page
 from experiments.cli import EXIT_WRONG_INPUT
 from experiments.validate_closed_loop import NUM_SEEDS, validate_closed_loop
 
@@ -327,6 +327,42 @@ def _run_calls(options: argparse.Namespace) -> int:
     return EXIT_DIFFERS if misses else 0
 
 
+def _write_page(options: argparse.Namespace) -> int:
+    directory, out = options.directory, options.out
+    validate_page.require_directory(directory, "gcc/open", "gcc/closed", "chromium/runs")
+    loops, calls = "validation_closed_loops.png", "validation_calls.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    validate_page.draw_closed_loops(directory / "gcc/closed", out.parent / loops)
+    validate_page.draw_calls(directory / "chromium", out.parent / calls)
+    command = "python -m experiments.validate"
+    sections = [
+        validate_page.Section(
+            "Decision for decision",
+            OPEN_LOOP_TEXT,
+            f"{command} gcc {directory}/gcc/open {directory}/gcc/closed",
+            lambda: validate_gcc([directory / "gcc/open", directory / "gcc/closed"]),
+        ),
+        validate_page.Section(
+            "Closed loops",
+            CLOSED_LOOP_TEXT,
+            f"{command} closed-loop {directory}/gcc/closed",
+            lambda: int(validate_closed_loop(directory / "gcc/closed") > 0),
+            ((loops, "Target rates of libwebrtc's closed loops and of the simulator's."),),
+        ),
+        validate_page.Section(
+            "Real calls",
+            CALLS_TEXT,
+            f"{command} calls {directory}/chromium",
+            lambda: int(validate_calls.validate_calls(directory / "chromium") > 0),
+            ((calls, "Target rates of recorded Chromium calls and of simulated ones."),),
+        ),
+    ]
+    misses = validate_page.write_page(
+        out, INTRODUCTION_TEXT.format(command=f"{command} page {directory}"), sections
+    )
+    return EXIT_DIFFERS if misses else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the subcommand."""
     parser = argparse.ArgumentParser(prog="python -m experiments.validate", description=__doc__)
@@ -344,6 +380,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     calls.add_argument("--call", nargs="+", default=(), metavar="NAME", help="only these")
     calls.add_argument("--seeds", type=int, default=validate_calls.NUM_SEEDS, help="of each call")
     calls.set_defaults(run=_run_calls)
+    page = commands.add_parser("page", help="all of these, as one page with pictures")
+    page.add_argument("directory", type=Path, metavar="DIRECTORY")
+    page.add_argument("--out", type=Path, default=Path("docs/validation.md"), metavar="FILE")
+    page.set_defaults(run=_write_page)
     options = parser.parse_args(argv)
     try:
         return int(options.run(options))

@@ -43,7 +43,6 @@ from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.rollout import call_key
 from bwe_env.sim._jit import NEVER
-from bwe_env.sim.advance import advance
 from bwe_env.sim.packet import FATE_PENDING, FATE_RANDOM_LOSS
 from bwe_env.sim.receive import schedule_next_arrival
 from bwe_env.sim.state import World
@@ -56,6 +55,8 @@ SAMPLE_TOLERANCE = 0.01
 SD_SHARE = 0.9
 #: ...or to this share of the recorded mean, whichever is more.
 MEAN_TOLERANCE = 0.01
+#: Recorded seeds of a random profile.
+NUM_RECORDED_SEEDS = 10
 #: Simulated seeds of a random profile, as many as were recorded. Two means of ten from the same
 #: distribution differ by more than the bound in about one profile of twenty; more seeds
 #: (``--seeds``) leave the chance of the recording alone.
@@ -199,23 +200,6 @@ def _make_world(profile: Profile, seeds: Sequence[int]) -> World:
     return world
 
 
-def _advance(world: World, until_us: int) -> None:
-    advance(
-        world.calls,
-        world.flows,
-        world.packets,
-        world.frames,
-        world.messages,
-        world.queues,
-        world.segments,
-        0,
-        world.num_envs,
-        np.full(world.num_envs, until_us),
-        np.zeros(world.num_envs, dtype=np.int64),
-    )
-    world.raise_ring_errors()
-
-
 def _sample_times_us(profile: Profile) -> list[int]:
     """When the recording looked at the target.
 
@@ -234,7 +218,7 @@ def simulate(profile: Profile, seeds: Sequence[int]) -> NDArray[np.float64]:
     world = _make_world(profile, seeds)
     target_bps = np.zeros((len(seeds), profile.call.steps))
     for sample, until_us in enumerate(_sample_times_us(profile)):
-        _advance(world, until_us)
+        world.advance(until_us)
         target_bps[:, sample] = world.flows["target_rate_bps"]
     return target_bps
 
@@ -266,7 +250,7 @@ def simulate_losses(profile: Profile, lost: set[int]) -> NDArray[np.float64]:
     for sample, until_us in enumerate(sample_times_us):
         start_us = sample_times_us[sample - 1] if sample else 0
         for stop_us in [*range(start_us + MARK_US, until_us, MARK_US), until_us]:
-            _advance(world, stop_us)
+            world.advance(stop_us)
             next_seq = int(flow["history"]["next_seq"])
             while oldest < next_seq and ring[oldest % len(ring)]["fate"] != FATE_PENDING:
                 oldest += 1
@@ -358,11 +342,15 @@ def compare_seeds(
     means_bps = simulated_bps[:, settled(times_s)].mean(axis=1)
     mean_bps, sd_bps = recorded["target_ss_mean"], recorded["target_ss_sd"]
     simulated_mean_bps = float(means_bps.mean())
+    simulated_sd_bps = float(means_bps.std(ddof=1)) if len(means_bps) > 1 else math.nan
+    # Both means are estimates: the standard error of their difference if both had our spread.
+    error_bps = simulated_sd_bps * math.sqrt(1.0 / len(means_bps) + 1.0 / NUM_RECORDED_SEEDS)
+    deviation = (simulated_mean_bps - mean_bps) / error_bps if error_bps > 0.0 else 0.0
     allowed = max(SD_SHARE * sd_bps / mean_bps, MEAN_TOLERANCE)
     note = (
         f"settled mean +- sd over seeds, kbps: recorded {mean_bps / 1e3:.1f} +- "
         f"{sd_bps / 1e3:.1f}, simulated {simulated_mean_bps / 1e3:.1f} +- "
-        f"{means_bps.std(ddof=1) / 1e3:.1f}"
+        f"{simulated_sd_bps / 1e3:.1f}, {deviation:+.1f} standard errors apart"
     )
     error = abs(simulated_mean_bps / mean_bps - 1.0)
     return Row(name, mean_bps / 1e3, simulated_mean_bps / 1e3, error, allowed, note)

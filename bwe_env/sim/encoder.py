@@ -37,6 +37,10 @@ ENCODER = record(
         ("lag_us", "f8"),
         ("size_sd", "f8"),
         ("size_correlation", "f8"),
+        (
+            "content_ratio",
+            "f8",
+        ),  # what a replayed clip makes of the next frame; set from outside, else 1
         ("key_frame_ratio", "f8"),
         ("scene_change_chance", "f8"),  # per frame
         ("rate_bps", "f8"),  # the target after the lag; media bits, no headers
@@ -70,6 +74,7 @@ def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
     """Ready to code a key frame at the start rate."""
     encoder.rate_bps = start_rate_bps
     encoder.size_noise = 0.0
+    encoder.content_ratio = 1.0
     encoder.debt_bits = 0.0
     encoder.updated_us = 0
     encoder.next_frame = 0
@@ -145,6 +150,7 @@ def encoder_make_frame(
         encoder.size_noise = rho * encoder.size_noise + noise
         deviation = encoder.size_sd * encoder.size_noise
         wanted_bits *= math.exp(deviation - 0.5 * encoder.size_sd * encoder.size_sd)
+    wanted_bits *= encoder.content_ratio
     size_bytes = max(MIN_FRAME_BYTES, int(wanted_bits * 0.125 + 0.5))
     if is_key:  # the noise of other frames is about their nominal size and needs no repayment
         encoder.debt_bits += max(0.0, wanted_bits - nominal_bits)

@@ -41,6 +41,7 @@ FLOW = record(
         ("max_rate_bps", "i8"),
         ("scale", "f8"),  # on GCC's target; 1.0 leaves every bit as it is
         ("overhead_bytes", "i8"),  # IP and UDP headers
+        ("uncounted_bytes", "i8"),  # on the link, but in no packet's size_bytes
         ("rtp_header_bytes", "i8"),
         ("mtu_bytes", "i8"),  # RTP packet, header included
         ("padding_bytes", "i8"),  # zeros in a padding packet

@@ -158,7 +158,7 @@ def pacer_elapse(pacer: Record, until_us: int) -> None:
 
 @kernel
 def pacer_on_sent(pacer: Record, size_bytes: int) -> None:
-    """Charge one paced packet (audio is not paced and not charged)."""
+    """Charge one packet (audio, too, though it does not wait)."""
     most_media = bytes_in(pacer.media_rate_bps, MAX_DEBT_US)
     pacer.media_debt_bytes = min(most_media, pacer.media_debt_bytes + size_bytes)
     most_padding = bytes_in(pacer.padding_rate_bps, MAX_DEBT_US)

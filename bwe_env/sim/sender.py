@@ -102,7 +102,8 @@ def send_packet(
     ):
         packet.fate = FATE_RANDOM_LOSS
     else:
-        packet.fate = link_enqueue(call.link, segments, queue, flow.number, seq, size_bytes, now_us)
+        link_bytes = size_bytes + flow.uncounted_bytes
+        packet.fate = link_enqueue(call.link, segments, queue, flow.number, seq, link_bytes, now_us)
     if packet.fate != FATE_PENDING:
         account_lost(flow.totals, flow.interval, packet)
     gcc_on_packet_sent(
@@ -490,7 +491,13 @@ def sender_on_audio(
     segments: np.ndarray,
     now_us: int,
 ) -> None:
-    """One Opus frame leaves at once."""
+    """One Opus frame leaves at once, but what it takes of the pacer's budget, video waits for.
+
+    Its packets are counted wherever the controller's feedback covers them
+    (AccountForAudioPacketsInPacedSender, audio/audio_send_stream.cc); in recorded Chromium calls
+    with video waiting, both together leave at the pacing rate.
+    """
+    pacer_elapse(flow.pacer, now_us)
     size_bytes = flow.audio_payload_bytes + flow.rtp_header_bytes + flow.overhead_bytes
     send_packet(
         call,
@@ -505,4 +512,6 @@ def sender_on_audio(
         NO_CLUSTER,
         now_us,
     )
+    pacer_on_sent(flow.pacer, size_bytes)
+    flow.timers_us[EVENT_PACER] = now_us
     flow.timers_us[EVENT_AUDIO] = now_us + flow.audio_interval_us

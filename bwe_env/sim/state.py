@@ -21,7 +21,7 @@ from bwe_env.observation import NUM_FEATURES, ObservationConfig, observer_reset
 from bwe_env.reward import RewardConfig
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
-from bwe_env.sim.advance import PROCESS_INTERVAL_US
+from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
 from bwe_env.sim.batch import step_calls
 from bwe_env.sim.call import (
     CALL,
@@ -163,6 +163,7 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["start_rate_bps"] = call.start_rate_bps
     flow["max_rate_bps"] = call.max_rate_bps
     flow["overhead_bytes"] = call.packets.overhead_bytes
+    flow["uncounted_bytes"] = call.packets.uncounted_bytes
     flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
     flow["mtu_bytes"] = MTU_BYTES
     flow["padding_bytes"] = call.packets.padding_bytes
@@ -474,6 +475,36 @@ class World:
         capacity_bps = np.empty(self.num_envs)
         present_capacity(self.calls, self.segments, capacity_bps)
         return capacity_bps
+
+    def advance(self, until_us: int, envs: range | None = None) -> NDArray[np.int64]:
+        """Run calls up to a time, without decisions, observations or accounts of an interval.
+
+        Args:
+            envs: which; a range of step 1, all by default.
+
+        Returns:
+            Why each stopped (`bwe_env.sim.advance.ADVANCE_DONE`, …), one for each of `envs`.
+
+        Raises:
+            RingOverflowError: see `raise_ring_errors`.
+        """
+        envs = range(self.num_envs) if envs is None else envs
+        reasons = np.zeros(self.num_envs, dtype=np.int64)
+        advance(
+            self.calls,
+            self.flows,
+            self.packets,
+            self.frames,
+            self.messages,
+            self.queues,
+            self.segments,
+            envs.start,
+            envs.stop,
+            np.full(self.num_envs, until_us, dtype=np.int64),
+            reasons,
+        )
+        self.raise_ring_errors()
+        return reasons[envs.start : envs.stop]
 
     def raise_ring_errors(self) -> None:
         """Turn a full ring into its named error.
