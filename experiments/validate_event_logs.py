@@ -2,8 +2,10 @@
 
 An RTC event log holds what a real client's GCC was told (packets sent, transport-wide feedback,
 receiver reports) and what it made of it (detector state, estimates, probe results). Here `GoogCc`
-is told the same, runs on its own from the first packet to the last, and is compared after every
-feedback report.
+is told the same from the first packet to the last, and compared after every feedback report. Its
+detector runs on its own. Where it says something else than the logged one, or a probe has measured
+something else, that counts once, and the estimate goes on from the logged one (`follow_log`): else
+one early back-off would hide how well all the others agree.
 
 What the log does not hold: fractions of a millisecond, whether a packet was handed to the socket in
 the millisecond in which it was logged or in the next, the phase of the 25 ms timer, and which
@@ -13,6 +15,7 @@ may explain.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +26,10 @@ from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters, GoogCc
+from bwe_env.gcc.aimd_rate_control import aimd_update
 from bwe_env.gcc.goog_cc import PROCESS_INTERVAL_US
 from bwe_env.gcc.probe_bitrate_estimator import probe_result_bps
+from bwe_env.gcc.send_side import send_side_set_delay_based
 from bwe_env.gcc.trendline import NORMAL, OVERUSING, UNDERUSING
 from bwe_env.logs import RtcEventLog, read_rtc_event_log
 from bwe_env.logs.rtc_event_log import (
@@ -47,6 +52,10 @@ SUFFIX = ".rtceventlog.gz"
 OVERHEAD_BYTES = 28
 #: The recorded sender: library defaults, no maximum rate, a camera of at most 5 Mbps.
 MIN_RATE_BPS, START_RATE_BPS, MAX_MEDIA_BPS = 30_000, 300_000, 5_000_000
+#: What its streams ask for at least, the floor of every estimate: video 30 kbps, Opus 32 kbps, and
+#: 50 audio packets a second with 28 bytes of RTP header and 28 of IP and UDP. Estimates of
+#: c_loss20_2M and e_alt500_100_r2 lie on it.
+MIN_ALLOCATED_BPS = 30_000 + 32_000 + 50 * 8 * (28 + 28)
 
 #: Onsets of over-use so close together are the same one: two reports of the recorded receiver,
 #: which reports every 50 to 62 ms; a millisecond may decide in which of them the trend gets there.
@@ -60,7 +69,7 @@ CLUSTER_TIMEOUT_US = 5_000_000
 #: Bursts of a probe are 2 ms apart or more (bitrate_prober.h, min_probe_delta); of one burst the
 #: log may tell in two milliseconds.
 MIN_BURST_GAP_US = 2_000
-#: Prober packets of the client are padding of this size at most at the beginning of a cluster.
+#: Largest padding of one packet (one byte of RFC 3550 counts it); a cluster begins with such one.
 SMALL_PADDING_BYTES = 255
 
 #: Logged clusters get ids far from those of our own controller, in the same rows.
@@ -71,6 +80,7 @@ LOGGED_CLUSTER = 8_000
 LOG_ORDER_US = 2_000
 
 STATE_OF = {NORMAL: DETECTOR_NORMAL, UNDERUSING: DETECTOR_UNDERUSING, OVERUSING: DETECTOR_OVERUSING}
+USAGE_OF = {state: usage for usage, state in STATE_OF.items()}
 STATE_NAME = {0: "unknown", DETECTOR_NORMAL: "normal", DETECTOR_UNDERUSING: "underusing",
               DETECTOR_OVERUSING: "overusing"}  # fmt: skip
 
@@ -198,11 +208,20 @@ def _is_cluster_begin(packets: RtpPackets, index: int) -> bool:
     return 0 < padding <= SMALL_PADDING_BYTES and int(packets.payload_bytes[index]) <= padding
 
 
-def _cluster_end(packets: RtpPackets, begin: int, cluster: ProbeClusterCreated) -> int:
-    """Index behind the last packet of the cluster that begins at `begin`."""
+def _cluster_end(
+    packets: RtpPackets, begin: int, cluster: ProbeClusterCreated, next_us: int
+) -> int:
+    """Index behind the last packet of the cluster that begins at `begin`.
+
+    Args:
+        next_us: when the next cluster was asked for; small padding after it is the next's.
+    """
     index, size_bytes, bursts = begin, 0, 0
     burst_us = int(packets.time_us[begin]) - MIN_BURST_GAP_US
     while index < len(packets):
+        is_next = packets.time_us[index] >= next_us and _is_cluster_begin(packets, index)
+        if is_next and index > begin:
+            break
         if packets.time_us[index] - burst_us >= MIN_BURST_GAP_US:
             if bursts >= cluster.min_packets and size_bytes >= cluster.min_bytes:
                 break
@@ -224,14 +243,15 @@ def probe_clusters_of(
     """
     ids = np.full(len(packets), -1, np.int64)
     index = 0
-    for cluster in clusters:
+    nexts_us = [cluster.time_us for cluster in clusters[1:]] + [NEVER]
+    for cluster, next_us in zip(clusters, nexts_us, strict=False):
         index = max(index, int(np.searchsorted(packets.time_us, cluster.time_us)))
         begin = index
         while begin < len(packets) and not _is_cluster_begin(packets, begin):
             begin += 1
         if begin == len(packets) or packets.time_us[begin] > cluster.time_us + CLUSTER_TIMEOUT_US:
             continue
-        index = _cluster_end(packets, begin, cluster)
+        index = _cluster_end(packets, begin, cluster, next_us)
         ids[begin:index] = cluster.id
     return ids
 
@@ -253,7 +273,8 @@ class Sample:
     logged_target_bps: int
     acked_bps: int
     """NO_RATE while unknown"""
-    in_alr: bool
+    is_corrected: bool = False
+    """the estimate went on from the logged one, see `follow_log`"""
 
 
 @dataclass(frozen=True)
@@ -272,8 +293,6 @@ class Replay:
 
     samples: list[Sample] = field(default_factory=list)
     probes: list[ProbeSample] = field(default_factory=list)
-    requested_probes: list[tuple[int, int]] = field(default_factory=list)
-    """(time, rate) of clusters that our controller asked for"""
 
 
 def _events(
@@ -304,7 +323,11 @@ def _carried(times_us: NDArray[np.int64], values: NDArray[np.int64], before_us: 
 def new_controller() -> GoogCc:
     """The recorded client's controller."""
     return GoogCc(
-        parameters=GccParameters(max_total_allocated_bps=MAX_MEDIA_BPS, knows_max_rate=False),
+        parameters=GccParameters(
+            min_total_allocated_bps=MIN_ALLOCATED_BPS,
+            max_total_allocated_bps=MAX_MEDIA_BPS,
+            knows_max_rate=False,
+        ),
         min_rate_bps=MIN_RATE_BPS,
         start_rate_bps=START_RATE_BPS,
     )
@@ -329,10 +352,38 @@ def _probe_samples(
     return samples
 
 
-def replay(log: RtcEventLog, *, overhead_bytes: int = OVERHEAD_BYTES) -> Replay:
+def follow_log(
+    controller: GoogCc, before: np.ndarray, last_logged_bps: int, sample: Sample, now_us: int
+) -> bool:
+    """Let the estimate do what the log says it did at this report. Returns whether that was else.
+
+    Args:
+        before: copy of our AIMD record from before the report.
+        last_logged_bps: the logged estimate before the report.
+    """
+    logged_bps = sample.logged_estimate_bps
+    is_same = logged_bps == sample.estimate_bps and sample.state == sample.logged_state
+    if not logged_bps or is_same:
+        return False
+    gcc, p = controller.state, controller._p
+    if sample.state != sample.logged_state:
+        gcc["aimd"] = before
+        # While over-using, the estimate may fall only so often; the log tells when it did.
+        if sample.logged_state != DETECTOR_OVERUSING or logged_bps < last_logged_bps:
+            usage = USAGE_OF[sample.logged_state]
+            aimd_update(gcc.aimd, p, usage, sample.acked_bps, bool(gcc.alr.in_alr), now_us)
+    gcc.aimd.rate_bps = logged_bps
+    send_side_set_delay_based(gcc.send_side, logged_bps)
+    return True
+
+
+def replay(
+    log: RtcEventLog, *, overhead_bytes: int = OVERHEAD_BYTES, follows_log: bool = True
+) -> Replay:
     """Run a controller on a log.
 
     Args:
+        follows_log: False to let the estimate run on its own too.
         overhead_bytes: added to the logged size of every RTP packet.
     """
     result = Replay()
@@ -350,6 +401,8 @@ def replay(log: RtcEventLog, *, overhead_bytes: int = OVERHEAD_BYTES) -> Replay:
     for time_us, _, event in _events(log, begin_us):
         now_us = time_us - begin_us
         if isinstance(event, Report):
+            before = controller.state.aimd.copy()
+            last_logged_bps = result.samples[-1].logged_estimate_bps if result.samples else 0
             controller.on_feedback(event.first_seq, event.arrivals_us, now_us)
             position = int(np.searchsorted(report_times_us, time_us, side="right"))
             is_last = position == len(report_times_us)
@@ -364,12 +417,15 @@ def replay(log: RtcEventLog, *, overhead_bytes: int = OVERHEAD_BYTES) -> Replay:
                 target_bps=int(gcc.send_side.target_rate_bps),
                 logged_target_bps=_carried(loss.time_us, loss.bitrate_bps, next_us),
                 acked_bps=int(gcc.acked_rate_bps),
-                in_alr=bool(gcc.alr.in_alr),
             )
+            probes = _probe_samples(log, controller, time_us, next_us)
+            if follows_log and (sample.state != sample.logged_state or probes):
+                is_corrected = follow_log(controller, before, last_logged_bps, sample, now_us)
+                sample = dataclasses.replace(sample, is_corrected=is_corrected)
             if result.samples and result.samples[-1].time_us >= time_us - LOG_ORDER_US:
                 result.samples.pop()  # the log does not tell such reports apart
             result.samples.append(sample)
-            result.probes += _probe_samples(log, controller, time_us, next_us)
+            result.probes += probes
         elif isinstance(event, LossReport):
             controller.on_loss_report(event.lost_packets, event.received_packets, now_us)
         elif isinstance(event, RttSample):
@@ -387,8 +443,7 @@ def replay(log: RtcEventLog, *, overhead_bytes: int = OVERHEAD_BYTES) -> Replay:
                 )
                 cluster_id += LOGGED_CLUSTER
             controller.on_packet_sent(sizes[event], now_us, probe_cluster=cluster_id)
-        for probe in controller.take_probes():
-            result.requested_probes.append((time_us, probe.target_rate_bps))
+        controller.take_probes()  # the log's clusters are sent, not ours
     return result
 
 
@@ -455,7 +510,8 @@ def backed_off_bps(acked_bps: NDArray[np.int64], parameters: GccParameters) -> N
     decreased_bps = parameters.decrease_factor * acked_bps
     extra_bps = np.where(decreased_bps > parameters.decrease_extra_bps,
                          parameters.decrease_extra_bps, 0)  # fmt: skip
-    return np.round(decreased_bps - extra_bps).astype(np.int64)
+    reached_bps = np.round(decreased_bps - extra_bps).astype(np.int64)
+    return np.maximum(reached_bps, parameters.min_total_allocated_bps)
 
 
 def measures(results: Sequence[Replay]) -> dict[str, float]:

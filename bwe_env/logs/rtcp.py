@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.logs.wire import EventLogFormatError, Span
+from bwe_env.logs.wire import Span
 
 _VERSION = 2
 _HEADER_BYTES = 4
@@ -201,14 +201,3 @@ def parse_rtcp(compound: Span) -> CompoundPacket:
                 parse_transport_feedback(Span(packet.data, body + 8, packet.end, packet.source))
             )
     return CompoundPacket(tuple(reports), tuple(blocks), tuple(feedback))
-
-
-__all__ = [
-    "CompoundPacket",
-    "EventLogFormatError",
-    "ReportBlock",
-    "SenderReport",
-    "TransportFeedback",
-    "parse_rtcp",
-    "parse_transport_feedback",
-]

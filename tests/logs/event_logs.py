@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 
@@ -50,8 +51,8 @@ def outgoing(
     content += fixed32(5, 90_000) + fixed32(6, ssrc)
     content += scalar(8, payload_bytes) + scalar(9, 24) + scalar(10, 0) + scalar(15, seqs[0])
     if len(times_ms) > 1:
-        steps = [b - a for a, b in zip(times_ms, times_ms[1:], strict=False)]
-        seq_steps = [b - a for a, b in zip(seqs, seqs[1:], strict=False)]
+        steps = [b - a for a, b in itertools.pairwise(times_ms)]
+        seq_steps = [b - a for a, b in itertools.pairwise(seqs)]
         content += scalar(11, len(steps)) + delimited(101, deltas(steps))
         content += delimited(115, deltas(seq_steps))
     return delimited(3, content)
