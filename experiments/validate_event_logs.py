@@ -48,7 +48,7 @@ SUFFIX = ".rtceventlog.gz"
 
 #: IPv4 and UDP headers: what the recorded client adds to an RTP packet's size. The ten bytes of
 #: SRTP's authentication tag (AES_CM_128_HMAC_SHA1_80, RFC 3711), which the link carried too, it
-#: leaves out: with 28 bytes, not with 0 or 38, its probe results come out exactly.
+#: leaves out: with 28 bytes, not with 0 or 38, most probe results come out exactly.
 OVERHEAD_BYTES = 28
 #: The recorded sender: library defaults, no maximum rate, a camera of at most 5 Mbps.
 MIN_RATE_BPS, START_RATE_BPS, MAX_MEDIA_BPS = 30_000, 300_000, 5_000_000
