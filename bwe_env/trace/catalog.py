@@ -60,7 +60,12 @@ CYCLES = {
         Kind("5G-mmWave-down"),
     ),
     "wifi": (Kind("wifi-down"), Kind("wifi-down", congested=True)),
-    "wired-broadband": (Kind("wired-broadband"), Kind("wired-broadband", congested=True)),
+    "wired-broadband": (
+        Kind("wired-broadband-down"),
+        Kind("wired-line", congested=True),
+        Kind("wired-broadband-down", congested=True),
+        Kind("wired-line"),
+    ),
     "satellite": (
         Kind("satellite-down"),
         Kind("satellite-down", congested=True),

@@ -6,6 +6,8 @@ the step it began, and events of one sort do not nest.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +18,6 @@ Floats = NDArray[np.float64]
 #: STATS counts a step of 1 s as outage when all of it is one: an event of n + 1 seconds covers n
 #: such steps on average.
 OUTAGE_EDGES_S = 1.0
-#: How much likelier an outage begins on a weak link: its rate is proportional to exp(-this * z).
-#: Ours: with 0 capacity forgets faster than STATS section 2 says; with 2 a few sessions hold all
-#: outages.
-OUTAGE_WEAKNESS = 1.0
 
 
 def outage_limit_bps(
@@ -45,7 +43,7 @@ def outage_limit_bps(
     share = outages.time_share / outages.prone_share
     per_step = STEP_S * share / (1.0 - share) / outages.mean_s
     # A log-normal with mean 1.
-    weakness = np.exp(-OUTAGE_WEAKNESS * z - OUTAGE_WEAKNESS**2 / 2.0)
+    weakness = np.exp(-outages.weakness * z - outages.weakness**2 / 2.0)
     begins = (begin < per_step * weakness) & (prone < outages.prone_share)
     origins = _origins(begins, duration_s)
     # As deep as the quantile table says below the outages' share, in a session of typical median:
@@ -73,8 +71,8 @@ def dips_ln_ratio(
     duration_s = low_s + (high_s - low_s) * duration
     origins = _origins(begin < begins_per_min / 60.0 * STEP_S, duration_s)
     low, high = dips.ratio
-    ratio = low + (high - low) * _held(depth, origins)
-    return np.where(origins >= 0, np.log(ratio), 0.0)
+    ln_ratio = math.log(low) + math.log(high / low) * _held(depth, origins)
+    return np.where(origins >= 0, ln_ratio, 0.0)
 
 
 def periodic_dips_ln_ratio(

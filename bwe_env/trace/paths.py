@@ -1,7 +1,8 @@
 """Delay, jitter, random loss and queue size that go with a kind of access network.
 
 Capacity traces say nothing of them, so each network draws them once from the distributions below:
-round-trip times and jitter of idle links (STATS section 5), Gilbert loss fitted to real sessions
+round-trip times and jitter of idle links (STATS section 5; the
+p95-p50 and p10 of jitter from the probes in its directory), Gilbert loss fitted to real sessions
 (STATS section 6; what STATS is, `recipes` says). Where it has nothing, the number is marked "ours",
 with its reason.
 """
@@ -37,9 +38,19 @@ ISL_SHARE = 0.25
 ISL_RTT_MS = (65.0, 113.0)
 
 #: The RTT of two directions, each with normal jitter of sd 1 clipped at 0, has its 95th percentile
-#: 2.41 above the base, and its mean absolute difference of two probes is 0.885 (Monte Carlo, 4e6).
-RTT_P95_PER_SCALE = 2.41
-RTT_STEP_PER_SCALE = 0.885
+#: 1.82 above its median, and its mean absolute difference of two probes is 0.884; with a mean of
+#: `RAISED_JITTER_MEAN` it is 2.12 and 1.22 (Monte Carlo, 8e6).
+RTT_SPREAD_PER_SCALE = 1.82
+RTT_STEP_PER_SCALE = 0.884
+RAISED_SPREAD_PER_SCALE = 2.12
+RAISED_STEP_PER_SCALE = 1.22
+#: Mean of the jitter before it is clipped, over its sd, where the median RTT lies about half as far
+#: above the base as the 95th percentile above the median, or farther (satellite, wired).
+RAISED_JITTER_MEAN = 0.6
+#: The tail of the RTT asks for more jitter than its steps do. It counts this share, as it is what
+#: a delay-based controller has to bear; with all of it satellite steps would be 1.8 times as large.
+#: Ours.
+SPREAD_WEIGHT = 2.0 / 3.0
 #: Jitter is independent from packet to packet. Pings 0.2 s apart cannot tell how it moves within a
 #: burst; the one call we have over known jitter (Chromium, independent U(0, 60) ms behind a FIFO)
 #: kept 0.90 of the capacity. At 0.95 per packet GCC would keep 0.1 to 0.3 of a 4G link, which no
@@ -117,31 +128,36 @@ class PathRecipe:
     base_rtt_ln_sd: float
     has_wan: bool
     """whether the RTT stands for the access alone, so that `WAN_RTT` comes on top"""
-    rtt_p95_ms: float
-    """95th percentile of the RTT above its base in a median session"""
-    rtt_p95_low_ms: float
+    rtt_spread_ms: float
+    """95th percentile of the RTT above its median, in a median session"""
+    rtt_spread_low_ms: float
     """the same in a session at the 10th percentile of sessions"""
     rtt_step_ms: float
     """mean absolute difference of successive probes"""
+    spread_per_scale: float = RTT_SPREAD_PER_SCALE
+    step_per_scale: float = RTT_STEP_PER_SCALE
+    jitter_mean: float = 0.0
+    """before it is clipped, over its sd"""
     loss: GilbertTable | SatelliteLoss
     queue_s: tuple[float, float]
     """log-uniform; time the queue holds at the mean capacity. Ours throughout"""
 
     @property
     def jitter_scale_ms(self) -> float:
-        """Per direction, of a median session: the geometric mean of what the tail and the steps
-        of the RTT ask for.
+        """Per direction, of a median session: between what the tail and the steps of the RTT ask
+        for.
         """
-        tail = self.rtt_p95_ms / RTT_P95_PER_SCALE
-        body = self.rtt_step_ms / RTT_STEP_PER_SCALE
-        return math.sqrt(tail * body)
+        tail = self.rtt_spread_ms / self.spread_per_scale
+        body = self.rtt_step_ms / self.step_per_scale
+        return float(tail**SPREAD_WEIGHT * body ** (1.0 - SPREAD_WEIGHT))
 
     @property
     def jitter_ln_sd(self) -> float:
         """Spread over sessions, from the lower half. The upper tail of STATS (83-176 ms) is
         handovers and queues, which the capacity's own dips bring about already.
         """
-        return math.log(self.rtt_p95_ms / self.rtt_p95_low_ms) / NormalDist().inv_cdf(0.9)
+        low = math.log(self.rtt_spread_ms / self.rtt_spread_low_ms)
+        return low / NormalDist().inv_cdf(0.9)
 
 
 PATH_RECIPES = {
@@ -151,8 +167,8 @@ PATH_RECIPES = {
         base_rtt_ln_mean=math.log(100.0),
         base_rtt_ln_sd=0.25,
         has_wan=False,
-        rtt_p95_ms=39.8,
-        rtt_p95_low_ms=25.2,
+        rtt_spread_ms=34.5,
+        rtt_spread_low_ms=15.5,
         rtt_step_ms=12.1,
         loss=CELL_LOSS,
         queue_s=(0.3, 2.0),
@@ -162,8 +178,8 @@ PATH_RECIPES = {
         base_rtt_ln_mean=4.106,
         base_rtt_ln_sd=0.315,
         has_wan=False,
-        rtt_p95_ms=26.5,
-        rtt_p95_low_ms=16.8,
+        rtt_spread_ms=23.0,
+        rtt_spread_low_ms=9.9,
         rtt_step_ms=8.09,
         loss=CELL_LOSS,
         queue_s=(0.15, 1.5),
@@ -174,8 +190,8 @@ PATH_RECIPES = {
         base_rtt_ln_mean=3.837,
         base_rtt_ln_sd=0.24,
         has_wan=False,
-        rtt_p95_ms=25.3,
-        rtt_p95_low_ms=16.8,
+        rtt_spread_ms=21.7,
+        rtt_spread_low_ms=10.4,
         rtt_step_ms=8.42,
         loss=CELL_LOSS,
         queue_s=(0.1, 1.0),
@@ -185,8 +201,8 @@ PATH_RECIPES = {
         base_rtt_ln_mean=2.57,
         base_rtt_ln_sd=0.285,
         has_wan=True,
-        rtt_p95_ms=18.1,
-        rtt_p95_low_ms=7.4,
+        rtt_spread_ms=13.6,
+        rtt_spread_low_ms=3.7,
         rtt_step_ms=3.79,
         loss=WIFI_LOSS,
         queue_s=(0.08, 0.5),
@@ -196,9 +212,12 @@ PATH_RECIPES = {
         base_rtt_ln_mean=2.038,
         base_rtt_ln_sd=0.352,
         has_wan=True,
-        rtt_p95_ms=4.88,
-        rtt_p95_low_ms=1.85,
+        rtt_spread_ms=1.95,
+        rtt_spread_low_ms=0.85,
         rtt_step_ms=1.48,
+        spread_per_scale=RAISED_SPREAD_PER_SCALE,
+        step_per_scale=RAISED_STEP_PER_SCALE,
+        jitter_mean=RAISED_JITTER_MEAN,
         loss=WIRED_LOSS,
         queue_s=(0.05, 0.4),
     ),
@@ -207,17 +226,24 @@ PATH_RECIPES = {
         base_rtt_ln_mean=3.145,
         base_rtt_ln_sd=0.04,
         has_wan=True,
-        rtt_p95_ms=57.1,
-        rtt_p95_low_ms=42.8,
+        rtt_spread_ms=39.8,
+        rtt_spread_low_ms=31.9,
         rtt_step_ms=13.9,
+        spread_per_scale=RAISED_SPREAD_PER_SCALE,
+        step_per_scale=RAISED_STEP_PER_SCALE,
+        jitter_mean=RAISED_JITTER_MEAN,
         loss=SatelliteLoss(),
         queue_s=(0.1, 0.4),
     ),
 }
 
 
-def draw_network(trace: Trace) -> Network:
+def draw_network(trace: Trace, *, access_only: bool = False) -> Network:
     """A network on this trace, with the path that its type and its name draw.
+
+    Args:
+        access_only: end the path where probes of access networks end, at an edge server or a
+            satellite's gateway, to compare it with them. No call does.
 
     Raises:
         UnknownNameError: a "pattern" has no such distributions; build its `Network` by hand.
@@ -225,22 +251,24 @@ def draw_network(trace: Trace) -> Network:
     if trace.network_type not in PATH_RECIPES:
         raise unknown_name("network type with a path", trace.network_type, PATH_RECIPES)
     recipe = PATH_RECIPES[trace.network_type]
-    draws = uniforms(16, "path", trace.name).tolist()
-    one_way_s = ms_to_s(_base_rtt_ms(recipe, draws[0:4])) / 2.0
+    draws = uniforms(15, "path", trace.name).tolist()
+    one_way_s = ms_to_s(_base_rtt_ms(recipe, draws[0:4], access_only=access_only)) / 2.0
     # Feedback is few packets: its path loses as a usual link does, whatever the forward one does.
+    # Both directions share one access network and so one level of jitter.
+    jitter = _jitter(recipe, draws[6])
     forward_percent = LOSSY_PERCENT if draws[4] < LOSSY_SHARE else USUAL_LOSS_PERCENT
     return Network(
         trace=trace,
         link=LinkConfig(queue_limit_bytes=_queue_bytes(recipe, trace, draws[5])),
         forward=PathConfig(
             propagation_delay_s=one_way_s,
-            jitter=_jitter(recipe, draws[6]),
-            loss=_loss(recipe.loss, forward_percent, draws[8:12]),
+            jitter=jitter,
+            loss=_loss(recipe.loss, forward_percent, draws[7:11]),
         ),
         reverse=PathConfig(
             propagation_delay_s=one_way_s,
-            jitter=_jitter(recipe, draws[7]),
-            loss=_loss(recipe.loss, USUAL_LOSS_PERCENT, draws[12:16]),
+            jitter=jitter,
+            loss=_loss(recipe.loss, USUAL_LOSS_PERCENT, draws[11:15]),
         ),
     )
 
@@ -261,11 +289,11 @@ def _normal(u: float) -> float:
     return NormalDist().inv_cdf(min(max(u, 1e-9), 1.0 - 1e-9))
 
 
-def _base_rtt_ms(recipe: PathRecipe, draws: Sequence[float]) -> float:
-    if isinstance(recipe.loss, SatelliteLoss) and draws[0] < ISL_SHARE:
+def _base_rtt_ms(recipe: PathRecipe, draws: Sequence[float], *, access_only: bool) -> float:
+    if isinstance(recipe.loss, SatelliteLoss) and draws[0] < ISL_SHARE and not access_only:
         return _between(ISL_RTT_MS, draws[1])
     rtt_ms = _log_normal(recipe.base_rtt_ln_mean, recipe.base_rtt_ln_sd, draws[2])
-    if recipe.has_wan:
+    if recipe.has_wan and not access_only:
         rtt_ms += _log_normal(WAN_RTT_LN_MEAN, WAN_RTT_LN_SD, draws[3])
     return min(max(rtt_ms, RTT_RANGE_MS[0]), RTT_RANGE_MS[1])
 
@@ -273,7 +301,10 @@ def _base_rtt_ms(recipe: PathRecipe, draws: Sequence[float]) -> float:
 def _jitter(recipe: PathRecipe, u: float) -> JitterConfig:
     scale_ms = _log_normal(math.log(recipe.jitter_scale_ms), recipe.jitter_ln_sd, u)
     return JitterConfig(
-        distribution="normal", scale_s=ms_to_s(scale_ms), correlation=JITTER_CORRELATION
+        distribution="normal",
+        mean_s=ms_to_s(recipe.jitter_mean * scale_ms),
+        scale_s=ms_to_s(scale_ms),
+        correlation=JITTER_CORRELATION,
     )
 
 

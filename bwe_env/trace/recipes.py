@@ -51,7 +51,10 @@ class Outages:
     """duration, log-normal"""
     p90_s: float
     longest_s: float
-    """99th percentile; longer ones are cut to it"""
+    """longer ones are cut to it"""
+    weakness: float = 1.0
+    """how much likelier one begins on a weak link: the rate is proportional to exp(-this * z), with
+    the standard normal z that moves the link. With 2 a few sessions hold all outages"""
 
     @property
     def ln_sd(self) -> float:
@@ -69,12 +72,12 @@ class Outages:
 
 @dataclass(frozen=True, kw_only=True)
 class Dips:
-    """Cross traffic or scheduling that leaves part of the capacity; all draws uniform."""
+    """Events that leave part of the capacity, each drawn between two bounds."""
 
     per_min: tuple[float, float]
     """rate, drawn per session"""
     ratio: tuple[float, float]
-    """what is left of the capacity"""
+    """what is left of the capacity, log-uniform"""
     duration_s: tuple[float, float]
 
 
@@ -126,7 +129,10 @@ class Recipe:
     noise_sd: tuple[float, float] = (0.0, 0.0)
     """sd of ln(capacity) within a second, in bursts; drawn per session, uniform"""
     outages: Outages | None = None
+    gaps: Dips | None = None
+    """within a second: scheduling, contention"""
     dips: Dips | None = None
+    """of seconds: handovers, obstructions, cross traffic"""
     periodic_dips: PeriodicDips | None = None
 
     @property
@@ -153,253 +159,262 @@ def _percentiles(values: str) -> tuple[tuple[float, float], ...]:
 
 
 _RECIPES = (
-    # STATS class "3G-down".
     Recipe(
         name="3G-down",
         network_type="3G",
-        log10_median_mean=6.004,
-        log10_median_sd=0.21,
-        max_bps=10e6,
+        log10_median_mean=6.043,
+        log10_median_sd=0.269,
+        max_bps=7e6,
         ln_ratio_percentiles=_percentiles(
-            "-7.223 -6.174 -4.868 -3.351 -1.87 -1.223 -0.484 0.0 "
-            "0.298 0.559 0.748 1.032 1.263 1.449 1.927"
+            "-6.938 -6.54 -5.96 -4.596 -2.38 -1.396 -0.52 0 "
+            "0.292 0.589 0.817 1.133 1.304 1.492 1.918"
         ),
-        slow_tau_s=39.0,
-        slow_share=0.78,
-        fast_tau_s=0.57,
-        burst_share=0.7,
-        burst_share_sd=0.2,
-        burst_s=2.9,
-        quiet_speed=0.056,
-        noise_sd=(0.1, 0.1),
+        slow_tau_s=32.48,
+        slow_share=0.784,
+        fast_tau_s=0.56,
+        burst_share=0.624,
+        burst_share_sd=0.15,
+        burst_s=3.52,
+        quiet_speed=0.034,
+        noise_sd=(0.096, 0.096),
+        dips=Dips(per_min=(0.0, 2.82), ratio=(0.095, 0.553), duration_s=(0.4, 1.94)),
         outages=Outages(
-            prone_share=0.924,
-            time_share=0.0632,
-            median_s=2.0,
-            p90_s=8.0,
-            longest_s=23.74,
+            prone_share=0.922,
+            time_share=0.0788,
+            median_s=1.56,
+            p90_s=12.18,
+            longest_s=80.0,
+            weakness=1.15,
         ),
     ),
-    # STATS class "3G-up".
     Recipe(
         name="3G-up",
         network_type="3G",
-        log10_median_mean=5.983,
+        log10_median_mean=6.026,
         log10_median_sd=0.062,
-        max_bps=6e6,
+        max_bps=1.7e6,
         ln_ratio_percentiles=_percentiles(
-            "-7.06 -6.867 -6.755 -6.644 -2.478 -1.266 -0.422 0.0 "
-            "0.179 0.295 0.451 0.586 0.612 0.629 0.637"
+            "-6.097 -5.913 -5.805 -5.699 -2.373 -1.213 -0.404 0 "
+            "0.238 0.393 0.6 0.78 0.814 0.836 0.848"
         ),
-        slow_tau_s=21.0,
-        slow_share=0.78,
-        fast_tau_s=4.6,
-        burst_share=0.34,
-        burst_share_sd=1.1,
-        burst_s=2.5,
-        quiet_speed=0.31,
+        slow_tau_s=20.9,
+        slow_share=0.733,
+        fast_tau_s=4.31,
+        burst_share=0.336,
+        burst_share_sd=1.18,
+        burst_s=2.4,
+        quiet_speed=0.235,
         noise_sd=(0.6, 0.6),
+        dips=Dips(per_min=(0.0, 2.25), ratio=(0.105, 0.526), duration_s=(0.4, 2.11)),
         outages=Outages(
-            prone_share=1.0,
-            time_share=0.0723,
-            median_s=2.0,
-            p90_s=8.0,
-            longest_s=23.4,
+            prone_share=0.956,
+            time_share=0.0661,
+            median_s=1.35,
+            p90_s=8.02,
+            longest_s=27.0,
+            weakness=0.98,
         ),
     ),
-    # STATS class "4G-down-mobile".
     Recipe(
         name="4G-LTE-down",
         network_type="4G-LTE",
-        log10_median_mean=7.29,
-        log10_median_sd=0.546,
-        max_bps=250e6,
+        log10_median_mean=7.076,
+        log10_median_sd=0.403,
+        max_bps=150e6,
         ln_ratio_percentiles=_percentiles(
-            "-10.736 -9.68 -9.23 -8.376 -1.946 -1.101 -0.357 0.0 "
-            "0.244 0.649 0.965 1.382 1.797 2.062 2.442"
+            "-9.811 -8.616 -8.581 -7.494 -2.468 -1.118 -0.39 0 "
+            "0.365 0.963 1.349 1.944 2.529 2.844 3.394"
         ),
-        slow_tau_s=64.0,
-        slow_share=0.95,
+        slow_tau_s=57.29,
+        slow_share=0.932,
         fast_tau_s=0.2,
-        burst_share=0.63,
-        burst_share_sd=0.3,
-        burst_s=3.0,
-        quiet_speed=0.13,
-        noise_sd=(0.25, 0.25),
-        dips=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        burst_share=0.641,
+        burst_share_sd=0.35,
+        burst_s=3.5,
+        quiet_speed=0.138,
+        noise_sd=(0.202, 0.202),
+        gaps=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 1.72), ratio=(0.086, 0.499), duration_s=(0.4, 1.61)),
         outages=Outages(
-            prone_share=0.502,
-            time_share=0.0326,
-            median_s=1.0,
-            p90_s=4.0,
-            longest_s=15.92,
+            prone_share=0.467,
+            time_share=0.0433,
+            median_s=0.87,
+            p90_s=3.52,
+            longest_s=37.0,
+            weakness=1.05,
         ),
     ),
-    # STATS class "4G-up-mobile".
     Recipe(
         name="4G-LTE-up",
         network_type="4G-LTE",
-        log10_median_mean=6.188,
-        log10_median_sd=0.445,
-        max_bps=40e6,
+        log10_median_mean=6.277,
+        log10_median_sd=0.4,
+        max_bps=29e6,
         ln_ratio_percentiles=_percentiles(
-            "-7.356 -6.951 -6.659 -6.659 -6.659 -1.859 -0.38 0.0 "
-            "0.113 0.4 0.513 0.787 0.887 0.949 1.505"
+            "-6.663 -6.258 -5.966 -5.966 -5.966 -1.859 -0.38 0 "
+            "0.113 0.401 0.514 0.789 0.889 0.951 1.509"
         ),
-        slow_tau_s=72.0,
-        slow_share=0.95,
-        fast_tau_s=0.5,
+        slow_tau_s=47.48,
+        slow_share=0.99,
+        fast_tau_s=0.65,
         burst_share=0.14,
-        burst_share_sd=0.25,
-        burst_s=0.85,
-        quiet_speed=0.21,
-        noise_sd=(0.5, 0.5),
-        dips=Dips(per_min=(4.0, 12.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        burst_share_sd=0.24,
+        burst_s=0.94,
+        quiet_speed=0.222,
+        noise_sd=(0.551, 0.551),
+        gaps=Dips(per_min=(4.0, 12.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 2.04), ratio=(0.093, 0.788), duration_s=(0.4, 1.71)),
         outages=Outages(
-            prone_share=0.625,
-            time_share=0.0937,
-            median_s=2.0,
-            p90_s=4.6,
-            longest_s=55.88,
+            prone_share=0.649,
+            time_share=0.0648,
+            median_s=1.7,
+            p90_s=3.95,
+            longest_s=79.0,
+            weakness=1.01,
         ),
     ),
-    # STATS class "5G-down".
     Recipe(
         name="5G-down",
         network_type="5G",
-        log10_median_mean=8.034,
-        log10_median_sd=0.538,
-        max_bps=1.2e9,
+        log10_median_mean=7.535,
+        log10_median_sd=0.576,
+        max_bps=1.1e9,
         ln_ratio_percentiles=_percentiles(
-            "-12.553 -11.292 -9.82 -7.063 -2.545 -1.481 -0.515 0.0 "
-            "0.368 0.881 1.272 2.036 2.625 3.357 4.903"
+            "-9.691 -7.915 -7.401 -7.307 -3.283 -1.626 -0.482 0 "
+            "0.358 0.872 1.368 2.241 2.583 2.816 3.003"
         ),
-        slow_tau_s=41.0,
-        slow_share=0.95,
-        fast_tau_s=0.46,
-        burst_share=0.43,
-        burst_share_sd=0.9,
-        burst_s=1.1,
-        quiet_speed=0.45,
-        noise_sd=(0.6, 0.6),
-        dips=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        slow_tau_s=39.28,
+        slow_share=0.99,
+        fast_tau_s=0.56,
+        burst_share=0.672,
+        burst_share_sd=1.28,
+        burst_s=1.74,
+        quiet_speed=0.477,
+        noise_sd=(0.328, 0.328),
+        gaps=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 2.72), ratio=(0.048, 0.358), duration_s=(0.4, 2.74)),
         outages=Outages(
-            prone_share=0.439,
-            time_share=0.0244,
-            median_s=1.0,
-            p90_s=4.0,
-            longest_s=33.22,
+            prone_share=0.525,
+            time_share=0.0477,
+            median_s=0.52,
+            p90_s=1.27,
+            longest_s=36.0,
+            weakness=0.98,
         ),
     ),
-    # STATS class "5G-mmWave-down".
     Recipe(
         name="5G-mmWave-down",
         network_type="5G",
-        log10_median_mean=8.516,
-        log10_median_sd=0.363,
-        max_bps=2e9,
+        log10_median_mean=8.465,
+        log10_median_sd=0.208,
+        max_bps=1.8e9,
         ln_ratio_percentiles=_percentiles(
-            "-13.54 -13.162 -11.813 -11.626 -3.359 -2.041 -0.715 0.0 "
-            "0.453 1.072 1.599 2.045 2.303 2.468 2.713"
+            "-17.793 -16.674 -16.623 -14.595 -5.237 -3.263 -1.004 0 "
+            "0.609 1.567 1.931 2.15 2.254 2.32 2.54"
         ),
-        slow_tau_s=4.3,
-        slow_share=0.39,
-        fast_tau_s=3.0,
-        burst_share=0.37,
-        burst_share_sd=0.6,
-        burst_s=6.2,
-        quiet_speed=0.037,
-        noise_sd=(0.03, 0.03),
-        dips=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        slow_tau_s=3.29,
+        slow_share=0.529,
+        fast_tau_s=3.69,
+        burst_share=0.207,
+        burst_share_sd=0.79,
+        burst_s=4.36,
+        quiet_speed=0.01,
+        noise_sd=(0.021, 0.021),
+        gaps=Dips(per_min=(6.0, 18.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 1.7), ratio=(0.093, 0.543), duration_s=(0.4, 2.46)),
         outages=Outages(
-            prone_share=0.917,
-            time_share=0.0238,
-            median_s=1.0,
-            p90_s=4.0,
-            longest_s=9.42,
+            prone_share=0.569,
+            time_share=0.0365,
+            median_s=0.75,
+            p90_s=3.03,
+            longest_s=6.0,
+            weakness=0.63,
         ),
     ),
-    # STATS class "5G-up".
     Recipe(
         name="5G-up",
         network_type="5G",
-        log10_median_mean=7.404,
-        log10_median_sd=0.434,
-        max_bps=160e6,
+        log10_median_mean=7.396,
+        log10_median_sd=0.407,
+        max_bps=150e6,
         ln_ratio_percentiles=_percentiles(
-            "-10.837 -9.976 -9.644 -8.402 -2.398 -1.425 -0.42 0.0 "
-            "0.354 0.834 1.118 1.531 1.911 2.444 2.897"
+            "-14.539 -13.586 -12.048 -9.737 -3.292 -1.941 -0.568 0 "
+            "0.324 0.724 1.243 2.194 2.498 2.633 2.921"
         ),
-        slow_tau_s=18.0,
-        slow_share=0.8,
-        fast_tau_s=1.0,
-        burst_share=0.25,
-        burst_share_sd=0.9,
-        burst_s=2.0,
-        quiet_speed=0.1,
-        noise_sd=(0.5, 0.5),
-        dips=Dips(per_min=(4.0, 12.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        slow_tau_s=11.95,
+        slow_share=0.99,
+        fast_tau_s=1.15,
+        burst_share=0.19,
+        burst_share_sd=0.94,
+        burst_s=1.44,
+        quiet_speed=0.072,
+        noise_sd=(0.223, 0.223),
+        gaps=Dips(per_min=(4.0, 12.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 3.88), ratio=(0.089, 0.635), duration_s=(0.4, 3.14)),
         outages=Outages(
-            prone_share=0.5,
-            time_share=0.0294,
-            median_s=1.0,
-            p90_s=3.0,
-            longest_s=6.73,
+            prone_share=0.99,
+            time_share=0.031,
+            median_s=0.67,
+            p90_s=2.09,
+            longest_s=14.0,
+            weakness=1.8,
         ),
     ),
-    # STATS class "wifi-down".
     Recipe(
         name="wifi-down",
         network_type="wifi",
-        log10_median_mean=7.295,
-        log10_median_sd=0.428,
-        max_bps=50e6,
+        log10_median_mean=7.449,
+        log10_median_sd=0.588,
+        max_bps=41e6,
         ln_ratio_percentiles=_percentiles(
-            "-5.778 -3.616 -2.949 -2.444 -1.523 -0.717 -0.184 0.0 "
-            "0.057 0.217 0.318 0.742 2.355 2.385 2.393"
+            "-5.194 -3.371 -2.691 -2.239 -1.413 -0.697 -0.177 0 "
+            "0.103 0.279 0.408 1.282 2.96 2.986 2.997"
         ),
-        slow_tau_s=39.0,
-        slow_share=0.85,
-        fast_tau_s=2.2,
-        burst_share=0.62,
-        burst_share_sd=0.95,
-        burst_s=7.1,
-        quiet_speed=0.5,
-        noise_sd=(0.19, 0.19),
-        dips=Dips(per_min=(5.0, 11.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        slow_tau_s=45.14,
+        slow_share=0.99,
+        fast_tau_s=1.53,
+        burst_share=0.448,
+        burst_share_sd=1.07,
+        burst_s=6.31,
+        quiet_speed=0.895,
+        noise_sd=(0.321, 0.321),
+        gaps=Dips(per_min=(5.0, 11.0), ratio=GAP_RATIO, duration_s=GAP_S),
+        dips=Dips(per_min=(0.0, 1.68), ratio=(0.09, 0.494), duration_s=(0.4, 1.64)),
         outages=Outages(
-            prone_share=0.238,
-            time_share=0.0027,
-            median_s=1.0,
-            p90_s=1.8,
+            prone_share=0.242,
+            time_share=0.0025,
+            median_s=0.81,
+            p90_s=1.54,
             longest_s=2.0,
+            weakness=1.01,
         ),
     ),
-    # STATS class "satellite-down".
     Recipe(
         name="satellite-down",
         network_type="satellite",
-        log10_median_mean=7.892,
-        log10_median_sd=0.603,
-        max_bps=400e6,
+        log10_median_mean=7.889,
+        log10_median_sd=0.3,
+        max_bps=350e6,
         ln_ratio_percentiles=_percentiles(
-            "-11.915 -11.622 -11.622 -11.265 -10.174 -2.269 -0.493 0.0 "
-            "0.282 0.586 0.82 1.733 3.569 5.206 7.371"
+            "-15.711 -15.229 -15.028 -14.949 -13.961 -9.508 -0.78 0 "
+            "0.383 0.814 1.312 3.34 4.331 4.672 5.054"
         ),
-        slow_tau_s=25.0,
-        slow_share=0.37,
-        fast_tau_s=1.1,
-        burst_share=0.45,
-        burst_share_sd=0.13,
-        burst_s=15,
+        slow_tau_s=18.21,
+        slow_share=0.263,
+        fast_tau_s=1.66,
+        burst_share=0.499,
+        burst_share_sd=0.1,
+        burst_s=12.23,
         quiet_speed=0.093,
-        noise_sd=(0.32, 0.32),
+        noise_sd=(0.156, 0.156),
+        dips=Dips(per_min=(0.0, 2.66), ratio=(0.058, 0.574), duration_s=(0.4, 2.44)),
         outages=Outages(
-            prone_share=0.629,
-            time_share=0.0825,
-            median_s=2.0,
-            p90_s=17.8,
-            longest_s=74.32,
+            prone_share=0.422,
+            time_share=0.1558,
+            median_s=1.01,
+            p90_s=12.39,
+            longest_s=101.0,
+            weakness=0.98,
         ),
     ),
     # STATS section 7, "satellite-up": white noise and a 5 s periodic dip. The upper percentiles are
@@ -408,24 +423,52 @@ _RECIPES = (
     Recipe(
         name="satellite-up",
         network_type="satellite",
-        log10_median_mean=7.182,
-        log10_median_sd=0.331,
-        max_bps=60e6,
+        log10_median_mean=7.069,
+        log10_median_sd=0.264,
+        max_bps=51e6,
         ln_ratio_percentiles=_percentiles(
-            "-1.0 -0.6 -0.4 -0.3 -0.2 -0.12 -0.05 0.0 0.037 0.072 0.154 0.299 0.511 0.606 0.719"
+            "-1.04 -0.665 -0.526 -0.467 -0.311 -0.218 -0.048 0 "
+            "0.022 0.047 0.104 0.244 0.337 0.365 0.459"
         ),
-        slow_tau_s=16.0,
-        slow_share=0.6,
-        fast_tau_s=1.0,
-        noise_sd=(0.05, 0.1),
+        slow_tau_s=8.84,
+        slow_share=0.401,
+        fast_tau_s=1.23,
+        burst_share=0.164,
+        burst_share_sd=0.05,
+        burst_s=0.4,
+        quiet_speed=0.258,
+        noise_sd=(0.035, 0.035),
         periodic_dips=PeriodicDips(
             period_s=5.0, duration_s=1.4, ratio=(0.5, 0.8), time_share=0.5, episode_s=25.0
         ),
     ),
-    # STATS section 7, "Wired broadband capacity": a judgement, not a fit (what is measured there is
-    # TCP delivery, not the line): near-constant rate, white noise, cross traffic.
+    # TCP delivery rates over residential lines (Puffer): what a flow gets, not what a line carries,
+    # and so an upper bound of how capacity moves (STATS, caveat 2).
     Recipe(
-        name="wired-broadband",
+        name="wired-broadband-down",
+        network_type="wired-broadband",
+        log10_median_mean=7.035,
+        log10_median_sd=0.475,
+        median_range_bps=(0.7e6, 100e6),
+        max_bps=87e6,
+        ln_ratio_percentiles=_percentiles(
+            "-3.302 -2.594 -1.913 -1.404 -0.81 -0.504 -0.137 0 "
+            "0.056 0.165 0.284 0.522 0.608 0.795 0.798"
+        ),
+        slow_tau_s=8.41,
+        slow_share=0.987,
+        fast_tau_s=2.27,
+        burst_share=0.137,
+        burst_share_sd=0.17,
+        burst_s=0.51,
+        quiet_speed=0.485,
+        noise_sd=(0.112, 0.112),
+        dips=Dips(per_min=(0.0, 2.23), ratio=(0.051, 0.116), duration_s=(0.4, 5.04)),
+    ),
+    # STATS section 7, "Wired broadband capacity": a judgement, not a fit, of the line itself:
+    # near-constant rate, white noise, cross traffic. Both directions.
+    Recipe(
+        name="wired-line",
         network_type="wired-broadband",
         log10_median_mean=7.0,
         log10_median_sd=0.4,

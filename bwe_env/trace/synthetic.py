@@ -42,6 +42,7 @@ _SESSION = (
     "median_v",
     "bursting",
     "noise_level",
+    "gap_rate",
     "dip_rate",
     "phase",
     "outage_prone",
@@ -58,6 +59,9 @@ _STEP = (
     "burst",
     "outage",
     "outage_depth",
+    "gap",
+    "gap_depth",
+    "gap_duration",
     "dip",
     "dip_depth",
     "dip_duration",
@@ -79,6 +83,10 @@ def synthetic_capacity_bps(
     z = _latent(recipe, session, bursting, *normal_pair(step["move_u"], step["move_v"]))
     ln_ratio = np.interp(z, *_ratio_table(recipe))
     ln_ratio += _noise(recipe, session, bursting, normal_noise)
+    if recipe.gaps is not None:
+        ln_ratio += dips_ln_ratio(
+            recipe.gaps, session["gap_rate"], step["gap"], step["gap_duration"], step["gap_depth"]
+        )
     if recipe.dips is not None:
         ln_ratio += dips_ln_ratio(
             recipe.dips, session["dip_rate"], step["dip"], step["dip_duration"], step["dip_depth"]
