@@ -1,8 +1,8 @@
 """Delay, jitter, random loss and queue size that go with a kind of access network.
 
 Capacity traces say nothing of them, so each network draws them once from the distributions below:
-round-trip times and jitter of idle links (STATS section 5; the
-p95-p50 and p10 of jitter from the probes in its directory), Gilbert loss fitted to real sessions
+round-trip times and jitter of idle links (STATS section 5; the tail from the probes beside it, held
+against them by ``python -m experiments.validate networks``), Gilbert loss fitted to real sessions
 (STATS section 6; what STATS is, `recipes` says). Where it has nothing, the number is marked "ours",
 with its reason.
 """
