@@ -57,8 +57,8 @@ MIN_RECORDINGS = 5
 MIN_OUTAGES = 10
 OUTAGE_LENGTHS = ("outage mean s", "outage p90 s")
 #: Synthetic sessions per kind, rounded up to whole sets of recordings. The sd of a synthetic number
-#: over draws is then at most 0.012 for an autocorrelation, 0.008 for the outage share, and 12 % for
-#: anything else (the tail of outage lengths; 5 % without it): well below the bounds. Measured.
+#: over draws is then at most 0.015 for an autocorrelation, 0.009 for the outage share and 7 % for
+#: anything else: well below the bounds. Measured, five draws of each kind.
 MIN_SYNTHETIC = 1000
 #: Bootstrap samples per interval of a measured number; its ends are good to a tenth of its width.
 RESAMPLES = 200
