@@ -1,395 +1,94 @@
-"""Hold the code against recordings: ``python -m experiments.validate gcc DIRECTORY…``.
+"""Hold the code against recordings and measurements: ``python -m experiments.validate WHAT …``.
 
-`gcc` replays event streams recorded from libwebrtc's GoogCcNetworkController (pairs of files
-``NAME.events.csv.gz`` and ``NAME.out.csv.gz``) and compares every column of every row.
-`closed-loop` sets the simulator up as recorded closed loops and compares where the target goes
-(``experiments/validate_closed_loop.py``); `calls` puts it beside recorded Chromium calls
-(``experiments/validate_calls.py``). Exit code 0: all agree. 1: something differs. 2: wrong input,
-told in one message.
+- `gcc`: event streams recorded from libwebrtc's controller, decision for decision
+- `closed-loop`: the simulator set up as recorded closed loops
+- `event-logs`: our controller on the packets and reports that real calls logged
+- `calls`: the simulator beside recorded Chromium calls
+- `networks`: synthetic networks beside measured ones
+- `page`: the first four on one page, with pictures
+
+Exit code 0: all agree. 1: something differs. 2: wrong input, told in one message.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-from bwe_env.errors import BweEnvError, ConfigError
-from bwe_env.gcc import GccParameters, GoogCc
-from experiments import validate_calls, validate_page
+from bwe_env.errors import BweEnvError
+from experiments import validate_calls, validate_closed_loop
 from experiments.cli import EXIT_WRONG_INPUT
-from experiments.validate_closed_loop import NUM_SEEDS, validate_closed_loop
+from experiments.validate_event_logs import validate_event_logs
+from experiments.validate_gcc import validate_gcc
+from experiments.validate_networks import validate_networks
+from experiments.validate_page import validate_page
 
 EXIT_DIFFERS = 1
 
-#: Relative error up to which a column agrees. The recording has about nine digits; the classic
-#: acknowledged-rate estimator works in single precision.
-TOLERANCE = 1e-4
 
-#: Absolute error below which a column agrees however small the reference: one unit of the last
-#: place that the field holds, and for real numbers the recording's precision near zero.
-FLOORS = {
-    "target_bps": 1.0,
-    "pacing_bps": 200.0,  # the pacer's granularity
-    "padding_bps": 200.0,
-    "sendside_bps": 1.0,
-    "delay_bps": 1.0,
-    "trend": 1e-9,
-    "mod_trend": 1e-6,
-    "threshold": 1e-6,
-    "detector": 0.0,
-    "aimd": 0.0,
-    "linkcap_kbps": 1e-3,
-    "acked_bps": 1.0,
-    "lb_state": 0.0,
-    "lb_bw_bps": 1.0,
-    "lb_inherent": 1e-9,
-    "lb_avgloss": 1e-9,
-    "lb_upper_bps": 1.0,
-    "lb_lower_bps": 1.0,
-    "alr": 0.0,
-    "cwnd_bytes": 1.0,
-    "cwnd_ratio": 1e-6,
-    "inflight": 0.0,
-    "probes": 1.0,
-}
-
-#: Keys of the G line that switch libwebrtc's classic estimators on.
-LOSS_V2_TRIAL = "WebRTC-Bwe-LossBasedBweV2"
-ROBUST_TRIAL = "WebRTC-Bwe-RobustThroughputEstimatorSettings"
-
-
-@dataclass(frozen=True)
-class Row:
-    """The controller's state after one event: numbers by column, NaN for "none"."""
-
-    time_us: int
-    event: str
-    values: dict[str, tuple[float, ...]]
-
-
-@dataclass
-class Comparison:
-    """How one replay compares with its recording."""
-
-    name: str
-    rows: int = 0
-    worst: dict[str, float] = field(default_factory=dict)
-    """largest relative error by column, where there is any"""
-    first_difference: str = ""
-    """empty if every column of every row agrees"""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether all is within tolerance."""
-        return not self.first_difference
-
-
-def _options(fields: Sequence[str]) -> dict[str, str]:
-    return dict(text.split("=", 1) for text in fields if text)
-
-
-def controller_of(options: dict[str, str]) -> GoogCc:
-    """The controller that a recording's G line describes."""
-    parameters = GccParameters(
-        loss_estimator="classic" if "false" in options.get(LOSS_V2_TRIAL, "") else "v2",
-        acked_rate_estimator="classic" if "false" in options.get(ROBUST_TRIAL, "") else "robust",
-        pacing_factor=float(options.get("pacing_factor", 2.5)),
-        max_total_allocated_bps=int(options.get("max_alloc_bps", 0)),
-        alr_probing=options.get("alr_probing", "0") == "1",
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.validate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return GoogCc(
-        parameters=parameters,
-        min_rate_bps=int(options.get("min_bps", 30_000)),
-        start_rate_bps=int(options.get("start_bps", 300_000)),
-        max_rate_bps=int(options.get("max_bps", 0)),
-    )
-
-
-def _sent(controller: GoogCc, fields: Sequence[str], now_us: int) -> None:
-    seq, size_bytes, *probe = (int(text) for text in fields)
-    cluster = -1
-    if probe:
-        cluster, min_packets, min_bytes = probe
-        controller.declare_probe_cluster(cluster, min_packets=min_packets, min_bytes=min_bytes)
-    if controller.on_packet_sent(size_bytes, now_us, probe_cluster=cluster) != seq:
-        raise ConfigError(f"packet {seq} is out of sequence; a recording numbers packets from 0.")
-
-
-def apply_event(controller: GoogCc, kind: str, now_us: int, fields: Sequence[str]) -> None:
-    """Feed one line of a recording to the controller."""
-    if kind == "P":
-        controller.on_process_interval(now_us)
-    elif kind == "A":
-        controller.on_network_availability(fields[0] == "1", now_us)
-    elif kind == "S":
-        _sent(controller, fields, now_us)
-    elif kind == "F":
-        arrivals_us = [None if text == "x" else int(text) * 1000 for text in fields[1:]]
-        controller.on_feedback(int(fields[0]), arrivals_us, now_us)
-    elif kind == "R":
-        controller.on_rtt(int(fields[0]), now_us)
-    elif kind == "L":
-        controller.on_loss_report(int(fields[0]), int(fields[1]), now_us)
-    elif kind == "C":
-        minimum, start, maximum = (int(text) for text in fields)
-        controller.on_constraints(minimum, start, maximum, now_us)
-    else:
-        raise ConfigError(f"unknown event {kind!r}; known are P A S F R L C after the G line.")
-
-
-def _columns(controller: GoogCc) -> dict[str, tuple[float, ...]]:
-    gcc = controller.state
-    capacity_kbps = float(gcc.aimd.link_capacity.estimate_kbps)
-    acked_bps = float(gcc.acked_rate_bps)
-    probes = controller.take_probes()
-    return {
-        "target_bps": (controller.target_rate_bps,),
-        "pacing_bps": (controller.pacing_rate_bps,),
-        "padding_bps": (controller.padding_rate_bps,),
-        "sendside_bps": (float(gcc.send_side.target_rate_bps),),
-        "delay_bps": (float(gcc.aimd.rate_bps),),
-        "trend": (float(gcc.trendline.trend),),
-        "mod_trend": (float(gcc.trendline.modified_trend),),
-        "threshold": (float(gcc.trendline.threshold),),
-        "detector": (float(gcc.trendline.state),),
-        "aimd": (float(gcc.aimd.state),),
-        "linkcap_kbps": (capacity_kbps if capacity_kbps >= 0 else math.nan,),
-        "acked_bps": (acked_bps if acked_bps >= 0 else math.nan,),
-        "lb_state": (float(gcc.loss_based.state),),
-        "lb_bw_bps": (float(gcc.loss_based.bandwidth_bps),),
-        "lb_inherent": (float(gcc.loss_based.inherent_loss),),
-        "lb_avgloss": (float(gcc.loss_based.average_loss),),
-        "lb_upper_bps": (float(gcc.loss_based.upper_bound_bps),),
-        "lb_lower_bps": (float(gcc.loss_based.lower_bound_bps),),
-        "alr": (float(gcc.alr.in_alr),),
-        "cwnd_bytes": (controller.cwnd_bytes or math.nan,),
-        "cwnd_ratio": (controller.cwnd_reduce_ratio,),
-        "inflight": (controller.in_flight_bytes,),
-        "probes": tuple(
-            float(number)
-            for probe in probes
-            for number in (
-                probe.id,
-                probe.target_rate_bps,
-                probe.min_duration_us,
-                probe.min_delta_us,
-                probe.min_packets,
-            )
-        ),
-    }
-
-
-def replay(lines: Iterator[str]) -> Iterator[Row]:
-    """Run a controller on recorded events; a row per feedback and per change, as recorded."""
-    first = next(lines).strip().split(",")
-    if first[0] != "G":
-        raise ConfigError(f"a recording begins with its G line, got {','.join(first)!r}.")
-    controller = controller_of(_options(first[1:]))
-    last_target_bps = 0
-    for line in lines:
-        kind, time_text, *fields = line.strip().split(",")
-        apply_event(controller, kind, int(time_text), fields)
-        is_change = controller.target_rate_bps != last_target_bps
-        if kind == "F" or is_change or controller.state.num_probes > 0:
-            last_target_bps = controller.target_rate_bps
-            yield Row(int(time_text), kind, _columns(controller))
-
-
-def read_rows(lines: Iterator[str]) -> Iterator[Row]:
-    """The recorded rows of an ``out`` file."""
-    names = next(lines).strip().split(",")
-    for line in lines:
-        texts = dict(zip(names, line.rstrip("\n").split(","), strict=True))
-        values: dict[str, tuple[float, ...]] = {
-            name: (float(texts[name]) if texts[name] else math.nan,)
-            for name in FLOORS
-            if name != "probes"
-        }
-        numbers = texts["probes"].replace("|", ":").split(":")
-        values["probes"] = tuple(float(text) for text in numbers if text)
-        yield Row(int(texts["t_us"]), texts["ev"], values)
-
-
-def _error(column: str, value: tuple[float, ...], reference: tuple[float, ...]) -> float:
-    """Relative error of a column, 0 where the difference is below the column's floor."""
-    if len(value) != len(reference):
-        return math.inf
-    worst = 0.0
-    for ours, theirs in zip(value, reference, strict=True):
-        if math.isnan(ours) and math.isnan(theirs):
-            continue
-        difference = abs(ours - theirs)
-        if math.isnan(difference):
-            return math.inf
-        if difference > FLOORS[column]:
-            worst = max(worst, difference / abs(theirs) if theirs else math.inf)
-    return worst
-
-
-def compare(name: str, replayed: Iterator[Row], recorded: Iterator[Row]) -> Comparison:
-    """Compare row by row until both end, or until they tell of different events."""
-    result = Comparison(name)
-    while True:
-        ours, theirs = next(replayed, None), next(recorded, None)
-        if ours is None and theirs is None:
-            return result
-        at_ours = "no row" if ours is None else f"{ours.event} at {ours.time_us} us"
-        at_theirs = "no row" if theirs is None else f"{theirs.event} at {theirs.time_us} us"
-        if ours is None or theirs is None or at_ours != at_theirs:
-            difference = f"row {result.rows + 1}: {at_ours} instead of {at_theirs}"
-            result.first_difference = result.first_difference or difference
-            return result
-        result.rows += 1
-        for column, reference in theirs.values.items():
-            value = ours.values[column]
-            error = _error(column, value, reference)
-            result.worst[column] = max(result.worst.get(column, 0.0), error)
-            if error > TOLERANCE and not result.first_difference:
-                result.first_difference = (
-                    f"row {result.rows} ({at_theirs}), {column}: "
-                    f"{_text(value)} instead of {_text(reference)}"
-                )
-
-
-def _text(value: tuple[float, ...]) -> str:
-    return ":".join(f"{number:.9g}" for number in value) or "none"
-
-
-def compare_files(events: Path) -> Comparison:
-    """Replay one recording and compare it with the ``out`` file beside it."""
-    name = events.name.removesuffix(".events.csv.gz")
-    recorded = events.with_name(f"{name}.out.csv.gz")
-    if not recorded.is_file():
-        raise ConfigError(f"{events} has no {recorded.name} beside it to compare with.")
-    try:
-        with gzip.open(events, "rt") as event_lines, gzip.open(recorded, "rt") as rows:
-            return compare(f"{events.parent.name}/{name}", replay(event_lines), read_rows(rows))
-    except (ValueError, KeyError, StopIteration, EOFError, OSError) as error:
-        raise ConfigError(f"{events} or {recorded.name} cannot be read: {error}") from error
-
-
-def recordings(directories: Sequence[Path]) -> list[Path]:
-    """Event files of the directories, in order."""
-    found: list[Path] = []
-    for directory in directories:
-        events = sorted(directory.glob("*.events.csv.gz"))
-        if not events:
-            raise ConfigError(
-                f"{directory} holds no NAME.events.csv.gz; give a directory of recordings such as "
-                "../shared/reference/gcc/open."
-            )
-        found += events
-    return found
-
-
-def line_of(result: Comparison) -> str:
-    """One line about one recording."""
-    worst = {column: error for column, error in result.worst.items() if error > 0.0}
-    errors = ", ".join(f"{column} {error:.1e}" for column, error in worst.items()) or "none"
-    verdict = "agrees" if result.agrees else f"DIFFERS first in {result.first_difference}"
-    return f"{result.name:38} {result.rows:5} rows, worst errors: {errors}; {verdict}"
-
-
-def validate_gcc(directories: Sequence[Path]) -> int:
-    """Replay every recording of the directories; returns the exit code."""
-    start_s = time.perf_counter()
-    events = recordings(directories)
-    failures = 0
-    rows = 0
-    for path in events:
-        result = compare_files(path)
-        print(line_of(result), flush=True)
-        rows += result.rows
-        failures += not result.agrees
-    seconds = time.perf_counter() - start_s
-    print(
-        f"{len(events) - failures} of {len(events)} recordings agree on all {len(FLOORS)} columns "
-        f"({rows} rows, tolerance {TOLERANCE:g} relative) in {seconds:.0f} s."
-    )
-    return EXIT_DIFFERS if failures else 0
-
-
-def _run_closed_loop(options: argparse.Namespace) -> int:
-    misses = validate_closed_loop(options.directory, names=options.profile, num_seeds=options.seeds)
-    return EXIT_DIFFERS if misses else 0
-
-
-def _run_calls(options: argparse.Namespace) -> int:
-    misses = validate_calls.validate_calls(
-        options.directory, names=options.call, num_seeds=options.seeds
-    )
-    return EXIT_DIFFERS if misses else 0
-
-
-def _write_page(options: argparse.Namespace) -> int:
-    directory, out = options.directory, options.out
-    validate_page.require_directory(directory, "gcc/open", "gcc/closed", "chromium/runs")
-    loops, calls = "validation_closed_loops.png", "validation_calls.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    validate_page.draw_closed_loops(directory / "gcc/closed", out.parent / loops)
-    validate_page.draw_calls(directory / "chromium", out.parent / calls)
-    command = "python -m experiments.validate"
-    sections = [
-        validate_page.Section(
-            "Decision for decision",
-            OPEN_LOOP_TEXT,
-            f"{command} gcc {directory}/gcc/open {directory}/gcc/closed",
-            lambda: validate_gcc([directory / "gcc/open", directory / "gcc/closed"]),
-        ),
-        validate_page.Section(
-            "Closed loops",
-            CLOSED_LOOP_TEXT,
-            f"{command} closed-loop {directory}/gcc/closed",
-            lambda: int(validate_closed_loop(directory / "gcc/closed") > 0),
-            ((loops, "Target rates of libwebrtc's closed loops and of the simulator's."),),
-        ),
-        validate_page.Section(
-            "Real calls",
-            CALLS_TEXT,
-            f"{command} calls {directory}/chromium",
-            lambda: int(validate_calls.validate_calls(directory / "chromium") > 0),
-            ((calls, "Target rates of recorded Chromium calls and of simulated ones."),),
-        ),
-    ]
-    misses = validate_page.write_page(
-        out, INTRODUCTION_TEXT.format(command=f"{command} page {directory}"), sections
-    )
-    return EXIT_DIFFERS if misses else 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the subcommand."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.validate", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
+
     gcc = commands.add_parser("gcc", help="Google Congestion Control against libwebrtc's own runs")
     gcc.add_argument("directories", nargs="+", type=Path, metavar="DIRECTORY")
     gcc.set_defaults(run=lambda options: validate_gcc(options.directories))
+
     loop = commands.add_parser("closed-loop", help="the simulator against recorded closed loops")
     loop.add_argument("directory", type=Path, metavar="DIRECTORY")
     loop.add_argument("--profile", nargs="+", default=(), metavar="NAME", help="only these")
-    loop.add_argument("--seeds", type=int, default=NUM_SEEDS, help="of each random profile")
-    loop.set_defaults(run=_run_closed_loop)
+    loop.add_argument(
+        "--seeds", type=int, default=validate_closed_loop.NUM_SEEDS, help="of each random profile"
+    )
+    loop.set_defaults(
+        run=lambda options: validate_closed_loop.validate_closed_loop(
+            options.directory, names=options.profile, num_seeds=options.seeds
+        )
+    )
+
+    logs = commands.add_parser("event-logs", help="our controller on event logs of real calls")
+    logs.add_argument("directory", type=Path, metavar="DIRECTORY")
+    logs.add_argument("--call", nargs="+", default=(), metavar="NAME", help="only these")
+    logs.set_defaults(
+        run=lambda options: validate_event_logs(options.directory, names=options.call)
+    )
+
     calls = commands.add_parser("calls", help="the simulator beside recorded Chromium calls")
     calls.add_argument("directory", type=Path, metavar="DIRECTORY")
     calls.add_argument("--call", nargs="+", default=(), metavar="NAME", help="only these")
     calls.add_argument("--seeds", type=int, default=validate_calls.NUM_SEEDS, help="of each call")
-    calls.set_defaults(run=_run_calls)
-    page = commands.add_parser("page", help="all of these, as one page with pictures")
+    calls.set_defaults(
+        run=lambda options: validate_calls.validate_calls(
+            options.directory, names=options.call, num_seeds=options.seeds
+        )
+    )
+
+    networks = commands.add_parser("networks", help="synthetic networks beside measured ones")
+    networks.add_argument("directory", type=Path, metavar="DIRECTORY")
+    networks.set_defaults(run=lambda options: validate_networks(options.directory))
+
+    page = commands.add_parser("page", help="gcc, closed-loop, event-logs and calls on one page")
     page.add_argument("directory", type=Path, metavar="DIRECTORY")
     page.add_argument("--out", type=Path, default=Path("docs/validation.md"), metavar="FILE")
-    page.set_defaults(run=_write_page)
-    options = parser.parse_args(argv)
+    page.set_defaults(run=lambda options: validate_page(options.directory, options.out))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the comparison, and return the exit code."""
+    options = _parser().parse_args(argv)
     try:
-        return int(options.run(options))
+        misses = options.run(options)
     except BweEnvError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_WRONG_INPUT
+    return EXIT_DIFFERS if misses else 0
 
 
 if __name__ == "__main__":

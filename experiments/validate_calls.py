@@ -34,7 +34,6 @@ from bwe_env.config import (
     VideoConfig,
 )
 from bwe_env.errors import ConfigError, unknown_name
-from bwe_env.gcc import GccParameters
 from bwe_env.metrics import histogram_percentile
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
@@ -44,6 +43,13 @@ from bwe_env.sim.packet import FATE_DELIVERED, FATE_QUEUE_DROP
 from bwe_env.sim.state import World
 from bwe_env.trace import Trace
 from bwe_env.units import US_PER_S, bps_to_kbps, ms_to_s, s_to_us, us_to_ms, us_to_s
+from experiments.recorded_client import (
+    GCC_PARAMETERS,
+    MAX_MEDIA_BPS,
+    OVERHEAD_BYTES,
+    RTP_HEADER_BYTES,
+    UNCOUNTED_BYTES,
+)
 
 #: Time between samples of the target: that of the recorded getStats(), so that both see the same.
 SAMPLE_S = 0.2
@@ -51,17 +57,6 @@ SAMPLE_S = 0.2
 STARTED_S = 20.0
 NUM_SEEDS = 5
 
-#: Largest media rate of the recorded sender (maxBitrate of its encoding).
-MAX_MEDIA_BPS = 5_000_000
-#: What its streams need at least, below which its estimate never goes: 30 kbps of video, and Opus
-#: with its headers (32 kbps + 50 packets of 28 + 28 bytes a second). Seen in e_alt500_100_r2.
-MIN_ALLOCATED_BPS = 84_400
-#: RTP header and extensions of most video packets in the recorded event logs; audio has 4 more.
-RTP_HEADER_BYTES = 24
-#: IPv4 and UDP; the recorded client counts them (its logged probe results come out with them only).
-OVERHEAD_BYTES = 28
-#: Authentication tag of SRTP (RFC 3711 section 4.2): on the link, but not counted by the client.
-UNCOUNTED_BYTES = 10
 #: The recorded call that the source's settings come from: no loss, a rate in the middle, and the
 #: least disturbed of the recordings without loss (no packet later than 5 ms, CPU busy 40 %).
 SOURCE_CALL = "b_2M_rtt200"
@@ -284,9 +279,7 @@ class Source:
         ratio = (sizes_bits * FRAME_RATE_HZ / encoder_bps)[late]
         logarithm = np.log(ratio) - np.log(ratio).mean()
         clip = frames[late] % CLIP_FRAMES
-        of_frame = np.array(
-            [np.median(logarithm[clip == frame]) for frame in range(CLIP_FRAMES)]
-        )
+        of_frame = np.array([np.median(logarithm[clip == frame]) for frame in range(CLIP_FRAMES)])
         content = np.exp(of_frame)
         return cls(
             rate_share=float(encoder_bps[late].mean() / budget_bps),
@@ -317,13 +310,14 @@ def call_of(duration_s: float, source: Source) -> CallConfig:
 
 
 def _run_to(world: World, source: Source, start_us: int, until_us: int) -> None:
-    """Advance, with the clip's size for each frame on the way."""
+    """Advance to just before `until_us`, with the clip's size for each frame on the way."""
     frame = -(-start_us * FRAME_RATE_HZ // US_PER_S)
-    while (frame_us := -(-frame * US_PER_S // FRAME_RATE_HZ)) < until_us:
+    while frame * US_PER_S < until_us * FRAME_RATE_HZ:
         world.flows["encoder"]["content_ratio"] = source.content_ratio[frame % CLIP_FRAMES]
         frame += 1
-        world.advance(min(until_us, -(-frame * US_PER_S // FRAME_RATE_HZ) - 2))
-    world.advance(until_us)
+        next_frame_us = frame * US_PER_S // FRAME_RATE_HZ
+        world.advance(min(until_us, next_frame_us) - 1)
+    world.advance(until_us - 1)
 
 
 def simulated_courses(
@@ -337,11 +331,7 @@ def simulated_courses(
         num_seeds,
         [network],
         call,
-        gcc=GccParameters(
-            min_total_allocated_bps=MIN_ALLOCATED_BPS,
-            max_total_allocated_bps=MAX_MEDIA_BPS,
-            knows_max_rate=False,
-        ),
+        gcc=GCC_PARAMETERS,
         reward=RewardConfig(),
         observation=ObservationConfig(history=1),
     )
@@ -399,9 +389,7 @@ def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3g}"
 
 
-def compare_call(
-    name: str, run: Mapping[str, Any], source: Source, num_seeds: int
-) -> list[str]:
+def compare_call(name: str, run: Mapping[str, Any], source: Source, num_seeds: int) -> list[str]:
     """Print the lines of one call; returns the measures that miss."""
     recording, schedule = recorded_course(run)
     recorded = measures(recording, schedule)

@@ -26,7 +26,10 @@ from experiments.validate_closed_loop import (
     recorded_losses,
     simulate,
     simulate_losses,
+    validate_closed_loop,
 )
+from experiments.validate_event_logs import validate_event_logs
+from experiments.validate_gcc import validate_gcc
 
 #: Closed loops that are drawn: a drop, the alternating link, random loss, a feedback outage.
 DRAWN_LOOPS = ("drop_2M_500k", "alt_500k_100k_30s", "loss10_1M", "linkout2s_1M")
@@ -42,6 +45,57 @@ SIMULATED_COLOR = "#d62728"
 CAPACITY_COLOR = "#999999"
 
 
+INTRODUCTION_TEXT = """How our Google Congestion Control (GCC) and the simulated call around it
+compare with the real ones.
+Everything below is printed by the command beside it; this page is written by
+
+```console
+$ {command}
+```
+
+The recordings are libwebrtc M150 (its controller alone, and with its pacer around a simple model of
+a call) and thirteen calls of an unmodified Chromium 156 over an emulated link. Rows marked as
+misses are misses; the reasons known for them stand above each table."""
+
+OPEN_LOOP_TEXT = """Event streams that entered libwebrtc's controller enter ours; every column
+of its state is compared after every feedback report and every change of the target rate. The
+streams cover overuse, underuse, probing, application limits, losses of all kinds, reordering,
+feedback gaps, clock jumps, new constraints, and the classic estimators."""
+
+CLOSED_LOOP_TEXT = """The simulator is set up, through public options, as the model of source,
+link and feedback in which the recordings were made, and must go the same way. Profiles without
+chance are held to every sample of the target rate. Random ones draw their own losses and
+jitter: the mean of ten seeds is held to the recorded mean of ten within 0.9 recorded standard
+deviations or 1 %. As both means are estimates, the difference also stands in standard errors;
+over all random profiles these should spread like a standard normal. Where the recording tells
+which packets were lost, a run that loses just these is held to every sample, too."""
+
+EVENT_LOGS_TEXT = """The client's own event logs hold every packet it sent, every report it got,
+and what its controller made of them. Our controller gets the packets and reports. Chromium 156
+is newer than the M150 that the code follows, and a log has whole milliseconds where the
+controller had microseconds before it floored them: a send time in the log may be one
+millisecond off the one that the controller used, which decides close calls of the over-use
+detector. Where detector or probe result differ, the report counts as a miss and the rate goes
+on from the logged value."""
+
+CALLS_TEXT = """The simulator gets the link of each recorded call and runs five seeds. What
+the sender offers is taken from one call alone (which is not counted): how much of its target the
+encoder is asked for, and how large the frames of the looped clip are beside each other. Known
+reasons for misses:
+
+- Queue delay p95 is mostly larger than recorded, by a factor of 1.3 to 2. It comes from the clip's
+  peaks, when the encoder offers more than the target for half a second. The recorded client then
+  keeps more in its pacer (its mean pacing delay at 1 Mbps is 17 ms, ours 1 ms) and less in the
+  network; which rule of its encoder or pacer does it is not known.
+- After the drop to 500 kbps with a queue of 300 ms (f2), the recorded target waited just above the
+  new capacity for two seconds. In the simulator most seeds see the over-use through.
+- At 20 % loss the recorded target still falls when the recording ends, and loss-based estimation is
+  a matter of luck there: its seeds differ by more than the bound.
+- At start-up the recorded client codes from 640x360 on, while the simulated one offers its target
+  at once: times to 90 % of capacity differ by a sample or two of 0.2 s, and in long ramps by
+  seconds."""
+
+
 @dataclass(frozen=True)
 class Section:
     """One comparison of the page."""
@@ -51,7 +105,7 @@ class Section:
     """what is compared, and how to read it"""
     command: str
     run: Callable[[], int]
-    """prints; 0 if all agrees"""
+    """prints, and returns how much misses"""
     pictures: tuple[tuple[str, str], ...] = ()
     """file name beside the page, and what it shows"""
 
@@ -142,23 +196,67 @@ def write_page(path: Path, introduction: str, sections: Sequence[Section]) -> in
         tee = _Tee()
         with contextlib.redirect_stdout(tee):
             code = section.run()
-        misses += code != 0
+        misses += code > 0
         parts += [
             f"## {section.title}",
             section.text,
             f"```console\n$ {section.command}\n{tee.getvalue().rstrip()}\n```",
         ]
         parts += [f"![{caption}]({name})\n\n{caption}" for name, caption in section.pictures]
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n")
     return misses
 
 
-def require_directory(directory: Path, *names: str) -> None:
-    """Raise a `ConfigError` unless the directory holds these."""
-    for name in names:
+def _require_directory(directory: Path) -> None:
+    for name in ("gcc/open", "gcc/closed", "chromium/eventlogs", "chromium/runs"):
         if not (directory / name).is_dir():
             raise ConfigError(
                 f"{directory} holds no {name}; give the directory of all recordings, such as "
                 "../shared/reference."
             )
+
+
+def _sections(directory: Path, loops: str, calls: str) -> list[Section]:
+    command = "python -m experiments.validate"
+    opened, closed = directory / "gcc/open", directory / "gcc/closed"
+    chromium = directory / "chromium"
+    return [
+        Section(
+            "Decision for decision",
+            OPEN_LOOP_TEXT,
+            f"{command} gcc {opened} {closed}",
+            lambda: validate_gcc([opened, closed]),
+        ),
+        Section(
+            "Closed loops",
+            CLOSED_LOOP_TEXT,
+            f"{command} closed-loop {closed}",
+            lambda: validate_closed_loop(closed),
+            ((loops, "Target rates of libwebrtc's closed loops and of the simulator's."),),
+        ),
+        Section(
+            "What real calls logged",
+            EVENT_LOGS_TEXT,
+            f"{command} event-logs {chromium / 'eventlogs'}",
+            lambda: validate_event_logs(chromium / "eventlogs"),
+        ),
+        Section(
+            "Real calls",
+            CALLS_TEXT,
+            f"{command} calls {chromium}",
+            lambda: validate_calls.validate_calls(chromium),
+            ((calls, "Target rates of recorded Chromium calls and of simulated ones."),),
+        ),
+    ]
+
+
+def validate_page(directory: Path, out: Path) -> int:
+    """Run all comparisons and write the page; returns how many of them have misses."""
+    _require_directory(directory)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    loops, calls = f"{out.stem}_closed_loops.png", f"{out.stem}_calls.png"
+    draw_closed_loops(directory / "gcc/closed", out.parent / loops)
+    draw_calls(directory / "chromium", out.parent / calls)
+    command = f"python -m experiments.validate page {directory}"
+    introduction = INTRODUCTION_TEXT.format(command=command)
+    return write_page(out, introduction, _sections(directory, loops, calls))

@@ -252,6 +252,11 @@ class GoogCc:
         """The controller's record (dtype `bwe_env.gcc.state.GCC`), for looking inside."""
         return self._gcc
 
+    @property
+    def parameter_record(self) -> Record:
+        """The constants as the kernels read them (`bwe_env.gcc.parameters.GCC_PARAMETERS`)."""
+        return self._p
+
 
 #: Fields of a row of `gcc.probes`, in the order of `ProbeCluster`.
 PROBE_FIELDS = ("id", "target_rate_bps", "min_duration_us", "min_delta_us", "min_packets")

@@ -12,19 +12,21 @@ from bwe_env.gcc import GccParameters
 from bwe_env.logs import parse_rtc_event_log
 from bwe_env.logs.rtc_event_log import ProbeClusterCreated
 from bwe_env.sim._jit import NEVER
-from experiments.validate import main
-from experiments.validate_event_logs import (
-    ALLOWED,
-    MIN_ALLOCATED_BPS,
-    backed_off_bps,
-    is_allowed,
+from experiments.event_log_replay import (
     loss_reports_of,
-    match_events,
-    measures,
     probe_clusters_of,
     replay,
     reports_of,
     rtts_of,
+)
+from experiments.recorded_client import MIN_ALLOCATED_BPS
+from experiments.validate import main
+from experiments.validate_event_logs import (
+    ALLOWED,
+    backed_off_bps,
+    is_allowed,
+    match_events,
+    measures,
 )
 from tests.logs import event_logs as write
 

@@ -16,7 +16,7 @@ import pytest
 from bwe_env.errors import ConfigError
 from bwe_env.gcc import GccParameters, GoogCc
 from bwe_env.gcc.goog_cc import PROCESS_INTERVAL_US
-from experiments.validate import compare_files, replay
+from experiments.validate_gcc import compare_files, replay
 
 ROOT = Path(__file__).resolve().parents[2]
 EXCERPTS = sorted((ROOT / "tests/data/gcc").glob("*.events.csv.gz"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.validate import FLOORS, main
+from experiments.validate import main
+from experiments.validate_gcc import FLOORS
 
 DATA = Path(__file__).resolve().parents[1] / "data/gcc"
 NAME = "overuse_start"
