@@ -77,7 +77,7 @@ def _on_departure(
     now_us: int,
 ) -> None:
     """The packet in service leaves the bottleneck: lost behind it, or on its way."""
-    entry = queue[link_depart(call.link, segments, queue)]
+    entry = queue[link_depart(call.link, segments, queue, now_us)]
     flow_index = call.first_flow + entry.flow
     flow = flows[flow_index]
     is_lost = call.link.loss_before_queue == 0 and path_loses(

@@ -73,9 +73,15 @@ def link_limit_bytes(link: Record, segments: np.ndarray, now_us: int) -> int:
 
 
 @kernel
-def link_serve_head(link: Record, segments: np.ndarray, queue: np.ndarray, start_us: float) -> None:
-    """Begin the service of the entry at the head, at an exact time."""
+def link_serve_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> None:
+    """Begin the service of the entry at the head: now, or at the exact end of the last service.
+
+    The last service ended a fraction of a microsecond before its packet's departure event.
+    """
     entry = queue[link.head & (len(queue) - 1)]
+    start_us = float(now_us)
+    if math.ceil(link.served_until_us) == now_us:
+        start_us = link.served_until_us
     link.served_until_us = serve_until_us(link.service, segments, start_us, 8.0 * entry.size_bytes)
     # Rounded up: a packet that left a fraction early would exceed the capacity.
     link.departure_us = math.ceil(link.served_until_us)
@@ -108,15 +114,14 @@ def link_enqueue(
     link.tail += 1
     link.queue_bytes += size_bytes
     if link.departure_us == NEVER:
-        link_serve_head(link, segments, queue, float(now_us))
+        link.served_until_us = float(now_us)  # idle until now, not since the last service
+        link_serve_head(link, segments, queue, now_us)
     return FATE_PENDING
 
 
 @kernel
-def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray) -> int:
-    """Let the packet in service leave and begin the next service where its own has ended.
-
-    That was a fraction of a microsecond before the departure event.
+def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> int:
+    """Let the packet in service leave and begin the next service.
 
     Returns:
         The ring index of the entry that left; its row stays readable until the next enqueue.
@@ -126,7 +131,7 @@ def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray) -> int:
     link.head += 1
     link.departure_us = NEVER
     if link.head < link.tail:
-        link_serve_head(link, segments, queue, link.served_until_us)
+        link_serve_head(link, segments, queue, now_us)
     return int(index)
 
 
