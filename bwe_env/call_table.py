@@ -12,7 +12,14 @@ from bwe_env.config import CallConfig
 from bwe_env.metrics import histogram_percentile, target_error
 from bwe_env.quality import WORST_MOS, delay_impairment_mos
 from bwe_env.sim.call import STATUS_DROPPED
-from bwe_env.sim.packet import FATE_QUEUE_DROP, FATE_RANDOM_LOSS, KIND_AUDIO, KIND_RTX
+from bwe_env.sim.packet import (
+    FATE_AQM_DROP,
+    FATE_POLICER_DROP,
+    FATE_QUEUE_DROP,
+    FATE_RANDOM_LOSS,
+    KIND_AUDIO,
+    KIND_RTX,
+)
 from bwe_env.sim.state import World
 from bwe_env.units import BITS_PER_BYTE, us_to_s
 
@@ -95,6 +102,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     columns |= {
         "queue_loss_ratio": _ratio(fates[:, FATE_QUEUE_DROP], sent_packets),
         "random_loss_ratio": _ratio(fates[:, FATE_RANDOM_LOSS], sent_packets),
+        "aqm_loss_ratio": _ratio(fates[:, FATE_AQM_DROP], sent_packets),
+        "policer_loss_ratio": _ratio(fates[:, FATE_POLICER_DROP], sent_packets),
         **error._asdict(),
         "rate_change_ratio": _rate_change(targets),
         "frames_encoded": flows["encoder"]["next_frame"].copy(),

@@ -256,8 +256,49 @@ class PathConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodelConfig:
+    """Controlled Delay, RFC 8289."""
+
+    target_s: float = 0.005
+    """standing queue delay that is acceptable (TARGET)"""
+    interval_s: float = 0.1
+    """how long the delay must stay above it before the first drop: a usual worst RTT (INTERVAL)"""
+
+    def __post_init__(self) -> None:
+        _require_range("codel.target_s", self.target_s, 1e-4, 1.0, "s")
+        _require_range("codel.interval_s", self.interval_s, 1e-3, 10.0, "s")
+        _require(
+            self.target_s < self.interval_s,
+            f"codel.target_s={self.target_s} must be below codel.interval_s={self.interval_s}.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieConfig:
+    """Proportional Integral controller Enhanced, RFC 8033."""
+
+    reference_s: float = 0.015
+    """queue delay that it steers for (QDELAY_REF)"""
+    update_interval_s: float = 0.015
+    """time between changes of the drop probability (T_UPDATE)"""
+    max_burst_s: float = 0.15
+    """how long a queue may build up out of nothing before anything is dropped (MAX_BURST)"""
+    alpha_per_s: float = 0.125
+    """weight of the distance to the reference"""
+    beta_per_s: float = 1.25
+    """weight of the change since the last update"""
+
+    def __post_init__(self) -> None:
+        _require_range("pie.reference_s", self.reference_s, 1e-4, 1.0, "s")
+        _require_range("pie.update_interval_s", self.update_interval_s, 1e-3, 1.0, "s")
+        _require_range("pie.max_burst_s", self.max_burst_s, 0.0, 10.0, "s")
+        _require_range("pie.alpha_per_s", self.alpha_per_s, 0.0, 10.0, "per second")
+        _require_range("pie.beta_per_s", self.beta_per_s, 0.0, 100.0, "per second")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinkConfig:
-    """The bottleneck: a droptail FIFO served at the trace's capacity."""
+    """The bottleneck: a FIFO served at the trace's capacity."""
 
     queue_limit_s: float = 0.3
     """limit as time at the present capacity; used when `queue_limit_bytes` is 0"""
@@ -265,6 +306,10 @@ class LinkConfig:
     """limit in bytes, the packet in service included; 0 to use `queue_limit_s`"""
     loss_before_queue: bool = False
     """where random loss strikes: before the queue, or after it (as on a radio hop behind it)"""
+    discipline: Literal["drop_tail", "codel", "pie"] = "drop_tail"
+    """what is dropped before the queue is full (the limit holds in any case)"""
+    codel: CodelConfig = field(default_factory=CodelConfig)
+    pie: PieConfig = field(default_factory=PieConfig)
 
     def __post_init__(self) -> None:
         _require_range("queue_limit_s", self.queue_limit_s, 0.001, 60.0, "s")
@@ -274,6 +319,8 @@ class LinkConfig:
             f"queue_limit_bytes={self.queue_limit_bytes} cannot hold one packet of 1500 bytes; "
             "give at least 1500, or 0 to use queue_limit_s.",
         )
+        if self.discipline not in ("drop_tail", "codel", "pie"):
+            raise unknown_name("queue discipline", self.discipline, ("drop_tail", "codel", "pie"))
 
 
 @dataclass(frozen=True, kw_only=True)

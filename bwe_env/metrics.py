@@ -140,6 +140,18 @@ _METRICS = (
         "packets lost for no fault of the sender / packets sent",
     ),
     _metric(
+        "aqm_loss_ratio",
+        "",
+        "lower",
+        "packets that the queue discipline (CoDel, PIE) dropped / packets sent",
+    ),
+    _metric(
+        "policer_loss_ratio",
+        "",
+        "lower",
+        "packets dropped because they exceeded the policer's rate / packets sent",
+    ),
+    _metric(
         "mse_mbps2",
         "Mbps²",
         "lower",

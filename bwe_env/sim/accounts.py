@@ -9,8 +9,10 @@ from bwe_env.metrics import DELAY_BINS
 from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.histogram import delay_bin
 from bwe_env.sim.packet import (
+    FATE_AQM_DROP,
     FATE_DELIVERED,
     FATE_PENDING,
+    FATE_POLICER_DROP,
     FATE_QUEUE_DROP,
     KIND_AUDIO,
     N_FATES,
@@ -50,6 +52,8 @@ INTERVAL = record(
         ("queue_delay_sum_us", "i8"),
         ("queue_drops", "i8"),
         ("random_losses", "i8"),
+        ("aqm_drops", "i8"),
+        ("policer_drops", "i8"),
         ("newest_arrival_send_us", "i8"),  # send time of the newest packet that arrived; lasting
     ]
 )
@@ -67,6 +71,8 @@ def interval_begin(interval: Record) -> None:
     interval.queue_delay_sum_us = 0
     interval.queue_drops = 0
     interval.random_losses = 0
+    interval.aqm_drops = 0
+    interval.policer_drops = 0
 
 
 @kernel
@@ -116,6 +122,10 @@ def account_lost(totals: Record, interval: Record, packet: Record) -> None:
         totals.audio_lost_packets += 1
     if fate == FATE_QUEUE_DROP:
         interval.queue_drops += 1
+    elif fate == FATE_AQM_DROP:
+        interval.aqm_drops += 1
+    elif fate == FATE_POLICER_DROP:
+        interval.policer_drops += 1
     else:
         interval.random_losses += 1
 

@@ -39,9 +39,11 @@ from bwe_env.sim.flow import CONTROLLER_EXTERNAL, SIDE_SENDER
 from bwe_env.sim.link import (
     CONSENT_ENTRY,
     link_depart,
+    link_drops_head,
     link_enqueue,
+    link_pop,
 )
-from bwe_env.sim.packet import FATE_RANDOM_LOSS
+from bwe_env.sim.packet import FATE_PENDING, FATE_RANDOM_LOSS
 from bwe_env.sim.path import path_arrival_us, path_loses
 from bwe_env.sim.receive import (
     on_consent_arrival,
@@ -65,6 +67,34 @@ ADVANCE_ENDED = 3  # the call dropped, or failed (see CALL.status)
 PROCESS_INTERVAL_US = 25_000  # api/transport/goog_cc_factory.cc
 #: A STUN binding request with its attributes, IP and UDP headers included (seen in Chromium calls).
 CONSENT_BYTES = 128
+
+
+@kernel
+def _choose_head(
+    call: Record,
+    flows: np.ndarray,
+    packets: np.ndarray,
+    queue: np.ndarray,
+    segments: np.ndarray,
+    now_us: int,
+) -> None:
+    """Drop packets at the head until the link begins to serve one or has none left."""
+    link = call.link
+    while True:
+        fate = link_drops_head(link, segments, queue, now_us)
+        if fate == FATE_PENDING:
+            return
+        entry = queue[link_pop(link, queue)]
+        if entry.seq == CONSENT_ENTRY:
+            continue
+        flow_index = call.first_flow + entry.flow
+        flow = flows[flow_index]
+        flow_packets = packets[flow_index]
+        packet = flow_packets[entry.seq & (len(flow_packets) - 1)]
+        packet.fate = fate
+        account_lost(flow.totals, flow.interval, packet)
+        if flow.timers_us[EVENT_PACKET_ARRIVAL] == NEVER:
+            schedule_next_arrival(flow, flow_packets, flow.next_arrival_seq)
 
 
 @kernel
@@ -209,6 +239,8 @@ def advance_one(
         call.now_us = now_us
         if event == EVENT_LINK:
             _on_departure(call, flows, packets, queue, segments, now_us)
+            if call.link.drops_at_head == 1:
+                _choose_head(call, flows, packets, queue, segments, now_us)
             continue
         flow = flows[flow_index]
         reason = _on_flow_event(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bwe_env.sim._jit import record
 from bwe_env.sim.link import LINK
 from bwe_env.sim.path import PATH
+from bwe_env.sim.queue_discipline import QUEUE_DISCIPLINE
 
 # What `CALL.status` says.
 STATUS_ACTIVE = 0
@@ -35,6 +36,7 @@ NETWORK = record(
         ("queue_limit_bytes", "i8"),
         ("queue_limit_s", "f8"),
         ("loss_before_queue", "i8"),
+        ("discipline", QUEUE_DISCIPLINE),
         ("forward", PATH),
         ("reverse", PATH),
     ]

@@ -1,7 +1,9 @@
-"""The bottleneck: a byte-limited droptail FIFO in front of a server whose rate follows a trace.
+"""The bottleneck: a byte-limited FIFO in front of a server whose rate follows a trace.
 
 Packets of all flows (and consent checks) share one ring of queue entries. One timer, the departure
-of the packet in service, drives the link, so that a queue discipline may decide at departure.
+of the packet in service, drives the link. Where packets may be dropped at the head, the server does
+not take the next one by itself: the caller asks `link_drops_head` until it serves or the queue is
+empty, because only the caller knows whose packet that was.
 """
 
 from __future__ import annotations
@@ -12,7 +14,18 @@ import numpy as np
 
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.capacity import CURSOR, cursor_copy, cursor_reset, cursor_seek, serve_until_us
-from bwe_env.sim.packet import FATE_PENDING, FATE_QUEUE_DROP
+from bwe_env.sim.packet import FATE_AQM_DROP, FATE_PENDING, FATE_QUEUE_DROP
+from bwe_env.sim.queue_discipline import (
+    DISCIPLINE_CODEL,
+    DISCIPLINE_PIE,
+    QUEUE_DISCIPLINE,
+    codel_drops,
+    codel_on_empty,
+    discipline_reset,
+    pie_drops,
+    pie_on_served,
+    pie_run,
+)
 
 #: A queue given as time at the present capacity never shrinks below two full packets, so that an
 #: outage fills the buffer instead of abolishing it (ours).
@@ -36,13 +49,16 @@ LINK = record(
         ("queue_bytes", "i8"),  # waiting and in service
         ("head", "i8"),  # entry in service; entries head..tail-1 are in the queue
         ("tail", "i8"),
+        ("discipline", QUEUE_DISCIPLINE),
         ("loss_before_queue", "i1"),
+        ("drops_at_head", "i1"),  # 1: the head is asked for before it is served
     ]
 )
 
-#: Eight bytes: there are as many entries as a full queue has packets, in every call.
+#: Sixteen bytes: there are as many entries as a full queue has packets, in every call.
 QUEUE_ENTRY = record(
     [
+        ("enqueue_us", "i8"),
         ("seq", "i4"),  # packet of the flow's ring, or CONSENT_ENTRY
         ("flow", "i2"),  # number of the flow within its call
         ("size_bytes", "i2"),
@@ -51,7 +67,9 @@ QUEUE_ENTRY = record(
 
 
 @kernel
-def link_reset(link: Record, segments: np.ndarray, first: int, last: int, start_us: int) -> None:
+def link_reset(
+    link: Record, segments: np.ndarray, first: int, last: int, start_us: int, key: np.uint64
+) -> None:
     """An empty queue at call time 0, `start_us` into the trace."""
     cursor_reset(link.service, segments, first, last, start_us)
     cursor_reset(link.present, segments, first, last, start_us)
@@ -61,6 +79,8 @@ def link_reset(link: Record, segments: np.ndarray, first: int, last: int, start_
     link.queue_bytes = 0
     link.head = 0
     link.tail = 0
+    link.drops_at_head = 1 if link.discipline.kind == DISCIPLINE_CODEL else 0
+    discipline_reset(link.discipline, key)
 
 
 @kernel
@@ -85,6 +105,8 @@ def link_serve_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_u
     link.served_until_us = serve_until_us(link.service, segments, start_us, 8.0 * entry.size_bytes)
     # Rounded up: a packet that left a fraction early would exceed the capacity.
     link.departure_us = math.ceil(link.served_until_us)
+    if link.discipline.kind == DISCIPLINE_PIE:
+        pie_on_served(link.discipline.pie, now_us - entry.enqueue_us)
 
 
 @kernel
@@ -101,13 +123,18 @@ def link_enqueue(
 
     Returns:
         `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it, in
-        bytes or in packets (the ring of entries).
+        bytes or in packets (the ring of entries), `FATE_AQM_DROP` when PIE refused it.
     """
     if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
         return FATE_QUEUE_DROP
     if link.tail - link.head >= len(queue):
         return FATE_QUEUE_DROP
+    if link.discipline.kind == DISCIPLINE_PIE:
+        pie_run(link.discipline.pie, now_us)
+        if pie_drops(link.discipline, link.queue_bytes):
+            return FATE_AQM_DROP
     entry = queue[link.tail & (len(queue) - 1)]
+    entry.enqueue_us = now_us
     entry.seq = seq
     entry.flow = flow
     entry.size_bytes = size_bytes
@@ -115,24 +142,60 @@ def link_enqueue(
     link.queue_bytes += size_bytes
     if link.departure_us == NEVER:
         link.served_until_us = float(now_us)  # idle until now, not since the last service
+        if link.discipline.kind == DISCIPLINE_CODEL:
+            codel_drops(link.discipline.codel, 0, 0, now_us)  # never: nothing is behind it
         link_serve_head(link, segments, queue, now_us)
     return FATE_PENDING
 
 
 @kernel
+def link_pop(link: Record, queue: np.ndarray) -> int:
+    """Take the entry at the head off the queue; returns its ring index."""
+    index = link.head & (len(queue) - 1)
+    link.queue_bytes -= queue[index].size_bytes
+    link.head += 1
+    return int(index)
+
+
+@kernel
 def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> int:
-    """Let the packet in service leave and begin the next service.
+    """Let the packet in service leave and begin the next service, unless the head may be dropped.
 
     Returns:
         The ring index of the entry that left; its row stays readable until the next enqueue.
     """
-    index = link.head & (len(queue) - 1)
-    link.queue_bytes -= queue[index].size_bytes
-    link.head += 1
+    if link.discipline.kind == DISCIPLINE_PIE:
+        pie_run(link.discipline.pie, now_us)
+    index = link_pop(link, queue)
     link.departure_us = NEVER
     if link.head < link.tail:
-        link_serve_head(link, segments, queue, now_us)
-    return int(index)
+        if link.drops_at_head == 0:
+            link_serve_head(link, segments, queue, now_us)
+    elif link.discipline.kind == DISCIPLINE_PIE:
+        pie_on_served(link.discipline.pie, 0)
+    return index
+
+
+@kernel
+def link_drops_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: int) -> int:
+    """Look at the head of an idle link: begin its service, or say why it is to be dropped.
+
+    Returns:
+        `FATE_PENDING` when a service has begun or the queue is empty; else the fate of the head,
+        which the caller takes off with `link_pop` before it asks again.
+    """
+    is_codel = link.discipline.kind == DISCIPLINE_CODEL
+    if link.head == link.tail:
+        if is_codel:
+            codel_on_empty(link.discipline.codel)
+        return FATE_PENDING
+    entry = queue[link.head & (len(queue) - 1)]
+    waited_us = now_us - entry.enqueue_us
+    bytes_behind = link.queue_bytes - entry.size_bytes
+    if is_codel and codel_drops(link.discipline.codel, waited_us, bytes_behind, now_us):
+        return FATE_AQM_DROP
+    link_serve_head(link, segments, queue, now_us)
+    return FATE_PENDING
 
 
 @kernel

@@ -22,7 +22,12 @@ FATE_PENDING = 0  # waiting, in service, or propagating
 FATE_DELIVERED = 1
 FATE_QUEUE_DROP = 2  # the bottleneck's buffer was full
 FATE_RANDOM_LOSS = 3  # i.i.d. loss, or the bad state of the Gilbert-Elliott chain
-N_FATES = 4
+FATE_AQM_DROP = 4  # the queue discipline dropped it, though there was room
+FATE_POLICER_DROP = 5  # it exceeded the policer's rate, in front of the queue
+N_FATES = 6
+
+#: Losses that come from too much traffic. All others are nobody's fault: random.
+CONGESTION_FATES = (FATE_QUEUE_DROP, FATE_AQM_DROP, FATE_POLICER_DROP)
 
 # What the sender has been told (field `report_state`).
 REPORT_NONE = 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.config import MTU_BYTES, CallConfig, PathConfig
+from bwe_env.config import MTU_BYTES, CallConfig, LinkConfig, PathConfig
 from bwe_env.errors import ConfigError, RingOverflowError
 from bwe_env.gcc.controller import gcc_on_network_availability, gcc_reset
 from bwe_env.gcc.parameters import GccParameters, fill_gcc_parameters
@@ -50,6 +50,12 @@ from bwe_env.sim.monitor import monitor_reset
 from bwe_env.sim.pacer import pacer_reset
 from bwe_env.sim.packet import FATE_DELIVERED, PACKET
 from bwe_env.sim.path import path_reset
+from bwe_env.sim.queue_discipline import (
+    DISCIPLINE_CODEL,
+    DISCIPLINE_DROP_TAIL,
+    DISCIPLINE_PIE,
+    discipline_copy,
+)
 from bwe_env.sim.receive import FIRST_REPORT_US
 from bwe_env.sim.receiver import DEFAULT_RTT_US, receiver_reset
 from bwe_env.sim.repair import MAX_MISSING, repair_reset
@@ -71,6 +77,11 @@ _SMALL_PACKETS_PER_S = 80
 #: Mean packet of a full-rate sender: frames just above a whole number of MTUs are split evenly.
 _MEAN_PACKET_BYTES = 1000
 
+_DISCIPLINE_IDS = {
+    "drop_tail": DISCIPLINE_DROP_TAIL,
+    "codel": DISCIPLINE_CODEL,
+    "pie": DISCIPLINE_PIE,
+}
 _JITTER_IDS = {"none": JITTER_NONE, "uniform": JITTER_UNIFORM, "normal": JITTER_NORMAL}
 
 
@@ -97,6 +108,18 @@ def _fill_path(row: Any, path: PathConfig) -> None:
     row["outage"]["keeps"] = path.outage.keeps
 
 
+def _fill_discipline(row: Any, link: LinkConfig) -> None:
+    row["kind"] = _DISCIPLINE_IDS[link.discipline]
+    row["codel"]["target_us"] = s_to_us(link.codel.target_s)
+    row["codel"]["interval_us"] = s_to_us(link.codel.interval_s)
+    pie = row["pie"]
+    pie["reference_s"] = link.pie.reference_s
+    pie["alpha_per_s"] = link.pie.alpha_per_s
+    pie["beta_per_s"] = link.pie.beta_per_s
+    pie["max_burst_us"] = s_to_us(link.pie.max_burst_s)
+    pie["update_interval_us"] = s_to_us(link.pie.update_interval_s)
+
+
 def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The tables a reset reads: one NETWORK row per network, and all trace segments.
 
@@ -118,6 +141,7 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["queue_limit_bytes"] = network.link.queue_limit_bytes
         row["queue_limit_s"] = network.link.queue_limit_s
         row["loss_before_queue"] = network.link.loss_before_queue
+        _fill_discipline(row["discipline"], network.link)
         _fill_path(row["forward"], network.forward)
         _fill_path(row["reverse"], network.reverse)
     return rows, segments
@@ -306,10 +330,11 @@ def call_reset(
     call.link.queue_limit_bytes = row.queue_limit_bytes
     call.link.queue_limit_s = row.queue_limit_s
     call.link.loss_before_queue = row.loss_before_queue
+    discipline_copy(call.link.discipline, row.discipline)
     _copy_path(call.forward, row.forward)
     _copy_path(call.reverse, row.reverse)
     start_us = row.start_us + offset_us
-    link_reset(call.link, segments, row.first_segment, row.last_segment, start_us)
+    link_reset(call.link, segments, row.first_segment, row.last_segment, start_us, key)
     for index in range(call.first_flow, call.first_flow + call.num_flows):
         # A fresh ring holds nothing pending: what a row says before it is written is not read.
         flow_packets = packets[index]

@@ -41,6 +41,8 @@ STEP = record(
         ("rtt_ms", "f8"),  # newest at the sender, 0 before the first
         ("queue_loss_ratio", "f8"),  # of packets sent in the interval
         ("random_loss_ratio", "f8"),
+        ("aqm_loss_ratio", "f8"),
+        ("policer_loss_ratio", "f8"),
         ("frozen_ratio", "f8"),  # of the interval
         ("frame_rate_hz", "f8"),  # shown in the last second
         ("video_mos", "f8"),  # of the last second, 1..5
@@ -175,6 +177,8 @@ def step_reset(call: Record, flow: Record, step: Record) -> None:
     step.rtt_ms = 0.0
     step.queue_loss_ratio = 0.0
     step.random_loss_ratio = 0.0
+    step.aqm_loss_ratio = 0.0
+    step.policer_loss_ratio = 0.0
     step.frozen_ratio = 0.0
     step.frame_rate_hz = 0.0
     step.video_mos = 1.0
@@ -258,6 +262,8 @@ def finish_interval(
     sent = max(1, interval.sent_packets)
     step.queue_loss_ratio = min(1.0, interval.queue_drops / sent)
     step.random_loss_ratio = min(1.0, interval.random_losses / sent)
+    step.aqm_loss_ratio = min(1.0, interval.aqm_drops / sent)
+    step.policer_loss_ratio = min(1.0, interval.policer_drops / sent)
 
     frozen_us = _fill_slot(call, flow, window, step.one_way_delay_ms, span_us)
     step.frozen_ratio = frozen_us / span_us
@@ -271,7 +277,8 @@ def finish_interval(
 
     span_s = span_us * 1e-6
     impairment = step.video_mos - step.call_score
-    loss_ratio = min(1.0, step.queue_loss_ratio + step.random_loss_ratio)
+    loss_ratio = step.queue_loss_ratio + step.random_loss_ratio
+    loss_ratio = min(1.0, loss_ratio + step.aqm_loss_ratio + step.policer_loss_ratio)
     change = abs(math.log(step.target_rate_bps / window.previous_target_bps) / math.log(2.0))
     window.previous_target_bps = step.target_rate_bps
     step.reward_quality = weights.quality * quality_term(step.video_mos) * span_s
