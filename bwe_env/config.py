@@ -7,9 +7,10 @@ The same object is the `gym.make` keyword, the `--help` page, and the record in 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,9 @@ from bwe_env.errors import ConfigError, unknown_name
 
 #: Largest RTP packet handed to IP, header included. libwebrtc `kVideoMtu`, video/config/.
 MTU_BYTES = 1200
+
+#: Steps of one direction's propagation delay in a call (ours).
+MAX_DELAY_STEPS = 16
 
 T = TypeVar("T")
 
@@ -250,9 +254,28 @@ class PathConfig:
     jitter: JitterConfig = field(default_factory=JitterConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     outage: OutageConfig = field(default_factory=OutageConfig)
+    delay_steps: tuple[tuple[float, float], ...] = ()
+    """hand-overs: pairs of the time of the call, in seconds, and what is added to the propagation
+    delay from then on; order is kept when it falls"""
 
     def __post_init__(self) -> None:
         _require_range("propagation_delay_s", self.propagation_delay_s, 0.0, 10.0, "s")
+        _require(
+            all(isinstance(step, Sequence) and len(step) == 2 for step in self.delay_steps)
+            and len(self.delay_steps) <= MAX_DELAY_STEPS,
+            f"delay_steps={self.delay_steps!r} must be at most {MAX_DELAY_STEPS} pairs of a time "
+            "and an added delay, both in seconds.",
+        )
+        for from_s, added_s in self.delay_steps:
+            _require_range("delay_steps: a time", from_s, 0.0, 86_400.0, "s")
+            _require_range("delay_steps: an added delay", added_s, 0.0, 10.0, "s")
+        times_s = [from_s for from_s, _ in self.delay_steps]
+        _require(
+            all(earlier < later for earlier, later in itertools.pairwise(times_s)),
+            f"delay_steps={self.delay_steps!r} must have increasing times.",
+        )
+        steps = tuple((from_s, added_s) for from_s, added_s in self.delay_steps)
+        object.__setattr__(self, "delay_steps", steps)  # JSON has lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,8 +333,24 @@ class LinkConfig:
     """what is dropped before the queue is full (the limit holds in any case)"""
     codel: CodelConfig = field(default_factory=CodelConfig)
     pie: PieConfig = field(default_factory=PieConfig)
+    policer_rate_bps: float = 0.0
+    """token rate of a policer in front of the queue; 0 for no policer"""
+    policer_burst_bytes: int = 15_000
+    """depth of its bucket"""
+    max_wait_s: float = 0.0
+    """a packet that has waited longer is dropped when its turn comes (the discard timer of a radio
+    buffer, discardTimer of 3GPP TS 38.323); 0 for none. Such drops count as the queue's"""
+    grant_interval_s: float = 0.0
+    """what has been served goes on only at multiples of this time: an LTE grant (5 to 20 ms), a
+    WiFi aggregate; 0 for at once. It delays, and takes no capacity away"""
 
     def __post_init__(self) -> None:
+        if self.policer_rate_bps != 0.0:
+            _require_range("policer_rate_bps", self.policer_rate_bps, 1_000, 1e10, "bps, or 0")
+        _require_range("policer_burst_bytes", self.policer_burst_bytes, 1500, 1e9, "bytes")
+        if self.max_wait_s != 0.0:
+            _require_range("max_wait_s", self.max_wait_s, 0.001, 60.0, "s, or 0")
+        _require_range("grant_interval_s", self.grant_interval_s, 0.0, 1.0, "s")
         _require_range("queue_limit_s", self.queue_limit_s, 0.001, 60.0, "s")
         _require_range("queue_limit_bytes", self.queue_limit_bytes, 0, 1e9, "bytes")
         _require(

@@ -42,6 +42,7 @@ from bwe_env.sim.link import (
     link_drops_head,
     link_enqueue,
     link_pop,
+    link_release_us,
 )
 from bwe_env.sim.packet import FATE_PENDING, FATE_RANDOM_LOSS
 from bwe_env.sim.path import path_arrival_us, path_loses
@@ -113,9 +114,10 @@ def _on_departure(
     is_lost = call.link.loss_before_queue == 0 and path_loses(
         call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     )
+    release_us = link_release_us(call.link, now_us)
     arrival_us = NEVER
     if not is_lost:
-        arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, now_us)
+        arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, release_us)
     if entry.seq == CONSENT_ENTRY:
         # One check under way is enough: a later one would only confirm what this one does.
         if flow.timers_us[EVENT_CONSENT_ARRIVAL] == NEVER:
@@ -123,7 +125,7 @@ def _on_departure(
         return
     flow_packets = packets[flow_index]
     packet = flow_packets[entry.seq & (len(flow_packets) - 1)]
-    account_departed(flow.totals, flow.interval, now_us - packet.send_us)
+    account_departed(flow.totals, flow.interval, release_us - packet.send_us)
     if is_lost:
         packet.fate = FATE_RANDOM_LOSS
         account_lost(flow.totals, flow.interval, packet)

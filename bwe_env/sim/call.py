@@ -37,6 +37,10 @@ NETWORK = record(
         ("queue_limit_s", "f8"),
         ("loss_before_queue", "i8"),
         ("discipline", QUEUE_DISCIPLINE),
+        ("policer_rate_bps", "f8"),
+        ("policer_burst_bytes", "f8"),
+        ("max_wait_us", "i8"),
+        ("grant_interval_us", "i8"),
         ("forward", PATH),
         ("reverse", PATH),
     ]

@@ -1,4 +1,7 @@
-"""Propagation delay with jitter that never reorders: a packet waits for the one before it."""
+"""Propagation delay with jitter that never reorders: a packet waits for the one before it.
+
+At a hand-over the propagation delay steps to another value; what was sent before keeps the old one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import math
 
 import numpy as np
 
-from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.config import MAX_DELAY_STEPS
+from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.rng import normal, uniform
 
 JITTER_NONE = 0
@@ -22,6 +26,12 @@ DELAY = record(
         ("jitter_state", "f8"),  # the AR(1) process, unit variance
         ("counter", "i8"),
         ("last_arrival_us", "i8"),
+        ("added_us", "i8"),  # to the propagation delay, at present
+        ("next_step_us", "i8"),  # when that changes; NEVER
+        ("step", "i8"),  # steps taken
+        ("num_steps", "i8"),
+        ("step_from_us", "i8", (MAX_DELAY_STEPS,)),
+        ("step_added_us", "i8", (MAX_DELAY_STEPS,)),
         ("jitter_distribution", "i1"),
     ]
 )
@@ -33,12 +43,28 @@ def delay_reset(delay: Record) -> None:
     delay.jitter_state = 0.0
     delay.counter = 0
     delay.last_arrival_us = 0
+    delay.added_us = 0
+    delay.step = 0
+    delay.next_step_us = delay.step_from_us[0] if delay.num_steps > 0 else NEVER
+
+
+@kernel
+def _take_steps(delay: Record, now_us: int) -> None:
+    """Go on to the added delay of `now_us`."""
+    while delay.next_step_us <= now_us:
+        delay.added_us = delay.step_added_us[delay.step]
+        delay.step += 1
+        delay.next_step_us = NEVER
+        if delay.step < delay.num_steps:
+            delay.next_step_us = delay.step_from_us[delay.step]
 
 
 @kernel
 def delay_arrival_us(delay: Record, key: np.uint64, stream: int, now_us: int) -> int:
     """When something that enters now arrives; not before what entered earlier."""
-    arrival_us = now_us + delay.propagation_us
+    if now_us >= delay.next_step_us:
+        _take_steps(delay, now_us)
+    arrival_us = now_us + delay.propagation_us + delay.added_us
     if delay.jitter_distribution != JITTER_NONE:
         counter = delay.counter
         delay.counter = counter + 1

@@ -14,7 +14,8 @@ import numpy as np
 
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.capacity import CURSOR, cursor_copy, cursor_reset, cursor_seek, serve_until_us
-from bwe_env.sim.packet import FATE_AQM_DROP, FATE_PENDING, FATE_QUEUE_DROP
+from bwe_env.sim.packet import FATE_AQM_DROP, FATE_PENDING, FATE_POLICER_DROP, FATE_QUEUE_DROP
+from bwe_env.sim.policer import POLICER, policer_passes, policer_reset
 from bwe_env.sim.queue_discipline import (
     DISCIPLINE_CODEL,
     DISCIPLINE_PIE,
@@ -49,6 +50,9 @@ LINK = record(
         ("queue_bytes", "i8"),  # waiting and in service
         ("head", "i8"),  # entry in service; entries head..tail-1 are in the queue
         ("tail", "i8"),
+        ("max_wait_us", "i8"),  # a head that has waited longer is dropped; 0: none
+        ("grant_interval_us", "i8"),  # what was served goes on at multiples of this; 0: at once
+        ("policer", POLICER),
         ("discipline", QUEUE_DISCIPLINE),
         ("loss_before_queue", "i1"),
         ("drops_at_head", "i1"),  # 1: the head is asked for before it is served
@@ -79,8 +83,11 @@ def link_reset(
     link.queue_bytes = 0
     link.head = 0
     link.tail = 0
-    link.drops_at_head = 1 if link.discipline.kind == DISCIPLINE_CODEL else 0
+    link.drops_at_head = 0
+    if link.discipline.kind == DISCIPLINE_CODEL or link.max_wait_us > 0:
+        link.drops_at_head = 1
     discipline_reset(link.discipline, key)
+    policer_reset(link.policer)
 
 
 @kernel
@@ -123,8 +130,11 @@ def link_enqueue(
 
     Returns:
         `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it, in
-        bytes or in packets (the ring of entries), `FATE_AQM_DROP` when PIE refused it.
+        bytes or in packets (the ring of entries), `FATE_AQM_DROP` when PIE refused it,
+        `FATE_POLICER_DROP` when it did not get as far.
     """
+    if link.policer.rate_bps > 0.0 and not policer_passes(link.policer, size_bytes, now_us):
+        return FATE_POLICER_DROP
     if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
         return FATE_QUEUE_DROP
     if link.tail - link.head >= len(queue):
@@ -192,10 +202,20 @@ def link_drops_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_u
     entry = queue[link.head & (len(queue) - 1)]
     waited_us = now_us - entry.enqueue_us
     bytes_behind = link.queue_bytes - entry.size_bytes
+    if 0 < link.max_wait_us < waited_us:
+        return FATE_QUEUE_DROP
     if is_codel and codel_drops(link.discipline.codel, waited_us, bytes_behind, now_us):
         return FATE_AQM_DROP
     link_serve_head(link, segments, queue, now_us)
     return FATE_PENDING
+
+
+@kernel
+def link_release_us(link: Record, served_us: int) -> int:
+    """When the radio sends on what has been served by `served_us`: at its next grant."""
+    if link.grant_interval_us == 0:
+        return served_us
+    return int(-(-served_us // link.grant_interval_us) * link.grant_interval_us)
 
 
 @kernel

@@ -1,9 +1,10 @@
 """Which packets a queue drops before it is full: drop-tail (none), CoDel, PIE.
 
-CoDel follows the pseudocode of RFC 8289 section 5 to the letter. It drops at the head, when the server takes the next
-packet. PIE follows RFC 8033 section 4 and drops at the entrance; the queue delay is the waiting time
-of the packet that the server took last (measured directly, as section 4.3 allows). Of the optional
-parts of its section 5 there are none: no ECN, no derandomisation, no cap on the adjustment.
+CoDel follows the pseudocode of RFC 8289 section 5 to the letter. It drops at the head, when the
+server takes the next packet. PIE follows RFC 8033 section 4 and drops at the entrance; the queue
+delay is the waiting time of the packet that the server took last (measured directly, as section 4.3
+allows). Of the optional parts of its section 5 there are none: no ECN, no derandomisation, no cap
+on the adjustment.
 """
 
 from __future__ import annotations

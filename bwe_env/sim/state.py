@@ -103,6 +103,10 @@ def _fill_path(row: Any, path: PathConfig) -> None:
         row["loss"][name] = getattr(path.loss, name)
     row["loss_from_us"] = s_to_us(path.loss.from_s)
     row["loss_until_us"] = _end_us(path.loss.until_s)
+    row["delay"]["num_steps"] = len(path.delay_steps)
+    for step, (from_s, added_s) in enumerate(path.delay_steps):
+        row["delay"]["step_from_us"][..., step] = s_to_us(from_s)
+        row["delay"]["step_added_us"][..., step] = s_to_us(added_s)
     row["outage"]["from_us"] = s_to_us(path.outage.from_s)
     row["outage"]["until_us"] = s_to_us(path.outage.until_s)
     row["outage"]["keeps"] = path.outage.keeps
@@ -142,6 +146,10 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["queue_limit_s"] = network.link.queue_limit_s
         row["loss_before_queue"] = network.link.loss_before_queue
         _fill_discipline(row["discipline"], network.link)
+        row["policer_rate_bps"] = network.link.policer_rate_bps
+        row["policer_burst_bytes"] = network.link.policer_burst_bytes
+        row["max_wait_us"] = s_to_us(network.link.max_wait_s)
+        row["grant_interval_us"] = s_to_us(network.link.grant_interval_s)
         _fill_path(row["forward"], network.forward)
         _fill_path(row["reverse"], network.reverse)
     return rows, segments
@@ -150,7 +158,8 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
 def _longest_delay_s(path: PathConfig) -> float:
     jitter_s = path.jitter.mean_s + 5.0 * path.jitter.scale_s
     outage_s = path.outage.until_s - path.outage.from_s if path.outage.keeps else 0.0
-    return path.propagation_delay_s + jitter_s + max(0.0, outage_s)
+    added_s = max((added_s for _, added_s in path.delay_steps), default=0.0)
+    return path.propagation_delay_s + added_s + jitter_s + max(0.0, outage_s)
 
 
 @dataclass(frozen=True)
@@ -223,12 +232,29 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
 
 
 @kernel
+def copy_link(link: Record, row: Record) -> None:
+    """Give a link the configuration of a row of the network table."""
+    link.queue_limit_bytes = row.queue_limit_bytes
+    link.queue_limit_s = row.queue_limit_s
+    link.loss_before_queue = row.loss_before_queue
+    discipline_copy(link.discipline, row.discipline)
+    link.policer.rate_bps = row.policer_rate_bps
+    link.policer.burst_bytes = row.policer_burst_bytes
+    link.max_wait_us = row.max_wait_us
+    link.grant_interval_us = row.grant_interval_us
+
+
+@kernel
 def _copy_path(target: Record, source: Record) -> None:
     target.delay.propagation_us = source.delay.propagation_us
     target.delay.jitter_mean_us = source.delay.jitter_mean_us
     target.delay.jitter_scale_us = source.delay.jitter_scale_us
     target.delay.jitter_correlation = source.delay.jitter_correlation
     target.delay.jitter_distribution = source.delay.jitter_distribution
+    target.delay.num_steps = source.delay.num_steps
+    for step in range(source.delay.num_steps):
+        target.delay.step_from_us[step] = source.delay.step_from_us[step]
+        target.delay.step_added_us[step] = source.delay.step_added_us[step]
     target.loss.good_loss = source.loss.good_loss
     target.loss.bad_loss = source.loss.bad_loss
     target.loss.good_to_bad = source.loss.good_to_bad
@@ -327,10 +353,7 @@ def call_reset(
     call.network = network
     call.status = STATUS_ACTIVE
     call.dropped_us = 0
-    call.link.queue_limit_bytes = row.queue_limit_bytes
-    call.link.queue_limit_s = row.queue_limit_s
-    call.link.loss_before_queue = row.loss_before_queue
-    discipline_copy(call.link.discipline, row.discipline)
+    copy_link(call.link, row)
     _copy_path(call.forward, row.forward)
     _copy_path(call.reverse, row.reverse)
     start_us = row.start_us + offset_us

@@ -20,8 +20,7 @@ from bwe_env.sim.link import (
     link_reset,
 )
 from bwe_env.sim.packet import FATE_DELIVERED, FATE_PENDING
-from bwe_env.sim.queue_discipline import discipline_copy
-from bwe_env.sim.state import build_networks
+from bwe_env.sim.state import build_networks, copy_link
 from bwe_env.trace import constant
 
 OFFER = np.dtype([("time_us", "i8"), ("size_bytes", "i8")])
@@ -75,10 +74,8 @@ def run_link(
         [Network(trace=constant(capacity_bps, name="constant"), link=config)]
     )
     calls = np.zeros(1, CALL)
-    row, link = networks[0], calls[0].link
-    link.queue_limit_bytes = row.queue_limit_bytes
-    link.queue_limit_s = row.queue_limit_s
-    discipline_copy(link.discipline, row.discipline)
+    link = calls[0].link
+    copy_link(link, networks[0])
     link_reset(link, segments, 0, len(segments) - 1, 0, np.uint64(key))
     offers = np.zeros(len(times_us), OFFER)
     offers["time_us"] = times_us

@@ -1,4 +1,4 @@
-"""Drop-tail against queueing theory, CoDel against its RFC and a naive twin, PIE at its reference."""
+"""Drop-tail against queueing theory, CoDel against its RFC and a twin, PIE at its reference."""
 
 from __future__ import annotations
 
