@@ -51,7 +51,7 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     """
     # A row per call: NumPy's order of summation along a row does not depend on the number of rows.
     steps = np.ascontiguousarray(steps.T)
-    flows = world.flows
+    flows = world.own_flows
     totals, receiver, window = flows["totals"], flows["receiver"], flows["window"]
     is_missing = np.isnan(steps["time_s"])
     duration_s = np.full(world.num_envs, call.duration_s)
@@ -70,6 +70,7 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     usable_bps = np.minimum(steps["capacity_bps"], call.max_rate_bps)
     mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=1)
     mean_receive = bits_per_s(totals["fate_bytes"][:, 1])
+    cross_traffic = bits_per_s(world.cross_traffic_bytes())
     targets = np.where(is_missing, np.nan, steps["target_rate_bps"])
     error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
     # Seconds that end before the call does; what is left of a last one is not scored.
@@ -91,6 +92,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         "mean_receive_bps": mean_receive,
         "mean_media_bps": bits_per_s(receiver["shown_bytes"]),
         "mean_capacity_bps": mean_capacity,
+        "cross_traffic_bps": cross_traffic,
+        "link_share": _ratio(mean_receive, mean_receive + cross_traffic),
         "utilisation": np.minimum(1.0, _ratio(mean_receive, mean_capacity)),
         "queue_delay_ms_mean": _US_TO_MS
         * _ratio(totals["queue_delay_sum_us"], totals["departed_packets"]),

@@ -22,6 +22,10 @@ MTU_BYTES = 1200
 #: Steps of one direction's propagation delay in a call (ours).
 MAX_DELAY_STEPS = 16
 
+#: Sources of cross traffic, and competing calls, of one network (ours).
+MAX_SOURCES = 8
+MAX_COMPETING_CALLS = 15
+
 T = TypeVar("T")
 
 
@@ -360,6 +364,72 @@ class LinkConfig:
         )
         if self.discipline not in ("drop_tail", "codel", "pie"):
             raise unknown_name("queue discipline", self.discipline, ("drop_tail", "codel", "pie"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnOffTraffic:
+    """A UDP sender that is on and off for exponential times."""
+
+    rate_bps: float = 500_000.0
+    """on the wire, while it is on"""
+    mean_on_s: float = 5.0
+    mean_off_s: float = 5.0
+    """0 for always on"""
+    packet_bytes: int = 1500
+    """on the wire"""
+    start_s: float = 0.0
+    """time of the call at which it goes on first"""
+    stop_s: float = 0.0
+    """time of the call at which it ends; 0 for never"""
+
+    def __post_init__(self) -> None:
+        _require_range("on_off.rate_bps", self.rate_bps, 1_000, 1e9, "bps")
+        _require_range("on_off.mean_on_s", self.mean_on_s, 0.001, 86_400, "s")
+        _require_range("on_off.mean_off_s", self.mean_off_s, 0.0, 86_400, "s")
+        _require_source("on_off", self.packet_bytes, self.start_s, self.stop_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpTraffic:
+    """A TCP sender that always has something to send (see `bwe_env.sim.cross_traffic`)."""
+
+    algorithm: Literal["reno", "cubic"] = "cubic"
+    """congestion control of RFC 5681 or RFC 9438"""
+    rtt_s: float = 0.05
+    """its round trip without queueing"""
+    packet_bytes: int = 1500
+    """on the wire"""
+    ack_jitter_s: float = 0.002
+    """an ACK is late by up to so much, uniformly and in order. Without it, sources in step with a
+    drop-tail queue starve each other (Floyd and Jacobson, "On traffic phase effects in
+    packet-switched gateways", 1992)"""
+    max_window_packets: int = 4096
+    """what its receiver lets it have under way (6 MB of full packets)"""
+    min_rto_s: float = 0.2
+    """floor of the retransmission timer: 0.2 in Linux, 1.0 in RFC 6298"""
+    start_s: float = 0.0
+    """time of the call at which it begins to send"""
+    stop_s: float = 0.0
+    """time of the call from which on it sends nothing new; 0 for never"""
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ("reno", "cubic"):
+            raise unknown_name("TCP congestion control", self.algorithm, ("reno", "cubic"))
+        _require_range("tcp.rtt_s", self.rtt_s, 0.0001, 10.0, "s")
+        _require_range("tcp.ack_jitter_s", self.ack_jitter_s, 0.0, 1.0, "s")
+        _require_range("tcp.max_window_packets", self.max_window_packets, 2, 32_768, "packets")
+        _require_range("tcp.min_rto_s", self.min_rto_s, 0.001, 60.0, "s")
+        _require_source("tcp", self.packet_bytes, self.start_s, self.stop_s)
+
+
+def _require_source(name: str, packet_bytes: int, start_s: float, stop_s: float) -> None:
+    _require_range(f"{name}.packet_bytes", packet_bytes, 40, 9_000, "bytes")
+    _require_range(f"{name}.start_s", start_s, 0.0, 86_400, "s")
+    _require_range(f"{name}.stop_s", stop_s, 0.0, 86_400, "s")
+    _require(
+        stop_s == 0.0 or stop_s > start_s,
+        f"{name}.stop_s={stop_s} must be after {name}.start_s={start_s}, or 0 for never.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

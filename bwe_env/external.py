@@ -46,7 +46,7 @@ class ExternalEstimators:
             side = getattr(estimator, "side", "sender")
             if side not in SIDES:
                 raise unknown_name("side of an estimator", side, SIDES)
-            flow = world.flows[env]
+            flow = world.own_flows[env]
             flow["estimator_side"] = SIDES[side]
             if SIDES[side] == SIDE_RECEIVER:
                 interval_s = getattr(estimator, "interval_s", DEFAULT_INTERVAL_S)
@@ -70,14 +70,14 @@ class ExternalEstimators:
     def _ask(self, env: int) -> None:
         estimator = self._estimators[env]
         call = self._world.calls[env]
-        flow = self._world.flows[env]
+        flow = self._world.own_flows[env]
         now_us = int(call["now_us"])
         try:
             if flow["estimator_side"] == SIDE_RECEIVER:
                 decision = estimator.on_feedback(self._arrivals(env, flow, now_us), now_us)
                 self._check(decision)
                 target_bps = int(decision.target_rate_bps)
-                send_decision(call, flow, self._world.messages[env], target_bps, now_us)
+                send_decision(call, flow, self._world.own_messages[env], target_bps, now_us)
                 flow["timers_us"][EVENT_ESTIMATOR] = now_us + flow["estimator_interval_us"]
                 return
             self._tell_sent(env, estimator, flow)
@@ -108,14 +108,14 @@ class ExternalEstimators:
 
     def _set_timer(self, env: int, estimator: BandwidthEstimator) -> None:
         due_us = int(estimator.next_timeout_us())
-        timers_us = self._world.flows[env]["timers_us"]
+        timers_us = self._world.own_flows[env]["timers_us"]
         if due_us >= NO_TIMEOUT_US:
             timers_us[EVENT_ESTIMATOR] = NEVER
         else:
             timers_us[EVENT_ESTIMATOR] = max(due_us, int(self._world.calls[env]["now_us"]) + 1)
 
     def _sent(self, env: int, seq: int) -> SentPacket:
-        ring = self._world.packets[env]
+        ring = self._world.own_packets[env]
         row = ring[seq & (len(ring) - 1)]
         return SentPacket(
             seq=seq,
@@ -133,7 +133,7 @@ class ExternalEstimators:
         self._told[env] = next_seq
 
     def _report(self, env: int, flow: Record) -> FeedbackReport:
-        ring = self._world.packets[env]
+        ring = self._world.own_packets[env]
         results = []
         for seq in range(int(flow["report_first_seq"]), int(flow["report_last_seq"]) + 1):
             row = ring[seq & (len(ring) - 1)]
@@ -150,7 +150,7 @@ class ExternalEstimators:
 
     def _arrivals(self, env: int, flow: Record, now_us: int) -> FeedbackReport:
         """What the receiver saw since its last report: gaps below the newest arrival are losses."""
-        ring = self._world.packets[env]
+        ring = self._world.own_packets[env]
         newest = int(flow["receiver"]["newest_seq"])
         first = max(self._told[env], int(flow["history"]["next_seq"]) - len(ring))
         results = []

@@ -107,6 +107,19 @@ _METRICS = (
         "neither",
         "mean of min(capacity, maximum rate) over the intervals that the call had",
     ),
+    _metric(
+        "cross_traffic_bps",
+        "bps",
+        "neither",
+        "bits of others through the same bottleneck / scheduled time: packets of TCP and on/off "
+        "sources that left it, packets of competing calls that arrived",
+    ),
+    _metric(
+        "link_share",
+        "",
+        "neither",
+        "mean_receive_bps / (mean_receive_bps + cross_traffic_bps); 1 without cross traffic",
+    ),
     _metric("utilisation", "", "higher", "mean_receive_bps / mean_capacity_bps, at most 1"),
     _metric(
         "queue_delay_ms_mean",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bwe_env.config import LinkConfig, PathConfig
+from bwe_env.config import (
+    MAX_COMPETING_CALLS,
+    MAX_SOURCES,
+    LinkConfig,
+    OnOffTraffic,
+    PathConfig,
+    TcpTraffic,
+)
+from bwe_env.errors import ConfigError
 
 if TYPE_CHECKING:
     from bwe_env.trace.trace import Trace
@@ -22,6 +30,30 @@ class Network:
     link: LinkConfig = field(default_factory=LinkConfig)
     forward: PathConfig = field(default_factory=PathConfig)
     reverse: PathConfig = field(default_factory=PathConfig)
+    cross_traffic: tuple[OnOffTraffic | TcpTraffic, ...] = ()
+    """others that send into the same queue"""
+    competing_calls: int = 0
+    """further video calls in the same queue, over the same paths, from the same start: set up like
+    the call itself, with GCC in control"""
+
+    def __post_init__(self) -> None:
+        sources = tuple(self.cross_traffic)
+        if len(sources) > MAX_SOURCES or not all(
+            isinstance(source, OnOffTraffic | TcpTraffic) for source in sources
+        ):
+            raise ConfigError(
+                f"cross_traffic={self.cross_traffic!r} must be at most {MAX_SOURCES} of "
+                "OnOffTraffic and TcpTraffic."
+            )
+        object.__setattr__(self, "cross_traffic", sources)
+        if not (
+            isinstance(self.competing_calls, int)
+            and 0 <= self.competing_calls <= MAX_COMPETING_CALLS
+        ):
+            raise ConfigError(
+                f"competing_calls={self.competing_calls!r} must be a whole number from 0 to "
+                f"{MAX_COMPETING_CALLS}."
+            )
 
     @property
     def name(self) -> str:

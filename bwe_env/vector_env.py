@@ -244,7 +244,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         world = self._world
         world.steps["clipped_actions"] = self._clipped
         terminated = (world.calls["status"] == STATUS_DROPPED) & active
-        steps_done = world.flows["window"]["steps"]
+        steps_done = world.own_flows["window"]["steps"]
         truncated = (steps_done >= self._max_steps) & active & ~terminated
         self._done = terminated | truncated
         for env in np.flatnonzero(resetting):  # next-step mode: the step that follows the end
@@ -272,7 +272,9 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             self._clipped += 1
             world.steps["clipped_actions"] = self._clipped
         terminated = bool(world.calls["status"][0] == STATUS_DROPPED)
-        truncated = bool(world.flows["window"]["steps"][0] >= self._max_steps) and not terminated
+        truncated = (
+            bool(world.own_flows["window"]["steps"][0] >= self._max_steps) and not terminated
+        )
         self._done[0] = terminated or truncated
         self._record_timelines(_ONE)
         info = self.info_one()
@@ -327,7 +329,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     @property
     def packets_sent(self) -> int:
         """Packets simulated since the environment was made."""
-        return self._packets_before + int(self._world.flows["history"]["next_seq"].sum())
+        return self._packets_before + int(self._world.own_flows["history"]["next_seq"].sum())
 
     @property
     def bytes_per_env(self) -> int:
@@ -382,7 +384,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if self.random_start:
             share = uniform(np.uint64(key), STREAM_START, 1)
             offset_us = int(share * self.networks[network].trace.period_us)
-        self._packets_before += int(self._world.flows["history"]["next_seq"][env])
+        self._packets_before += int(self._world.own_flows["history"]["next_seq"][env])
         self._world.reset(env, network, key, offset_us)
         self._done[env] = False
         self._clipped[env] = 0.0

@@ -17,11 +17,18 @@ from bwe_env.sim.call import (
     STATUS_DROPPED,
     STATUS_MESSAGE_RING_FULL,
 )
+from bwe_env.sim.cross_traffic import (
+    earliest_source_us,
+    source_on_departed,
+    source_on_dropped,
+    source_on_timer,
+)
 from bwe_env.sim.decision import follow_gcc
 from bwe_env.sim.events import (
     EVENT_AUDIO,
     EVENT_CONSENT,
     EVENT_CONSENT_ARRIVAL,
+    EVENT_CROSS_TRAFFIC,
     EVENT_DROP,
     EVENT_ESTIMATOR,
     EVENT_FRAME,
@@ -33,6 +40,7 @@ from bwe_env.sim.events import (
     EVENT_REPAIR,
     EVENT_REPORT,
     EVENT_RTCP,
+    N_EVENTS,
     earliest_timer,
 )
 from bwe_env.sim.flow import CONTROLLER_EXTERNAL, SIDE_SENDER
@@ -75,6 +83,8 @@ def _choose_head(
     call: Record,
     flows: np.ndarray,
     packets: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
     queue: np.ndarray,
     segments: np.ndarray,
     now_us: int,
@@ -86,6 +96,9 @@ def _choose_head(
         if fate == FATE_PENDING:
             return
         entry = queue[link_pop(link, queue)]
+        if entry.flow < 0:
+            source_on_dropped(sources[-1 - entry.flow], fate)
+            continue
         if entry.seq == CONSENT_ENTRY:
             continue
         flow_index = call.first_flow + entry.flow
@@ -103,18 +116,26 @@ def _on_departure(
     call: Record,
     flows: np.ndarray,
     packets: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
     queue: np.ndarray,
     segments: np.ndarray,
     now_us: int,
 ) -> None:
     """The packet in service leaves the bottleneck: lost behind it, or on its way."""
     entry = queue[link_depart(call.link, segments, queue, now_us)]
+    release_us = link_release_us(call.link, now_us)
+    if entry.flow < 0:
+        number = -1 - entry.flow
+        source = sources[number]
+        source_on_departed(source, tcp_rows[number], entry.seq, entry.enqueue_us, release_us)
+        call.cross_us = min(call.cross_us, source.timer_us)
+        return
     flow_index = call.first_flow + entry.flow
     flow = flows[flow_index]
     is_lost = call.link.loss_before_queue == 0 and path_loses(
         call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     )
-    release_us = link_release_us(call.link, now_us)
     arrival_us = NEVER
     if not is_lost:
         arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, release_us)
@@ -133,6 +154,23 @@ def _on_departure(
         packet.arrival_us = arrival_us
     if flow.timers_us[EVENT_PACKET_ARRIVAL] == NEVER:
         schedule_next_arrival(flow, flow_packets, flow.next_arrival_seq)
+
+
+@kernel
+def _on_cross_traffic(
+    call: Record,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
+    queue: np.ndarray,
+    segments: np.ndarray,
+    now_us: int,
+) -> None:
+    """Let every source act whose time has come."""
+    for number in range(call.num_sources):
+        source = sources[number]
+        if source.timer_us <= now_us:
+            source_on_timer(source, tcp_rows[number], call.link, segments, queue, now_us)
+    call.cross_us = earliest_source_us(sources, call.num_sources)
 
 
 @kernel
@@ -199,6 +237,9 @@ def _on_flow_event(
     elif event == EVENT_ESTIMATOR:
         flow.timers_us[EVENT_ESTIMATOR] = NEVER
         return ADVANCE_ESTIMATOR
+    elif event == EVENT_DROP and flow.number > 0:
+        for timer in range(N_EVENTS):  # a competing call hangs up
+            flow.timers_us[timer] = NEVER
     elif event == EVENT_DROP:
         call.status = STATUS_DROPPED
         call.dropped_us = now_us
@@ -212,6 +253,8 @@ def advance_one(
     packets: np.ndarray,
     frames: np.ndarray,
     messages: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
     queues: np.ndarray,
     segments: np.ndarray,
     env: int,
@@ -235,14 +278,24 @@ def advance_one(
                 now_us = timers_us[candidate]
                 event = candidate
                 flow_index = index
+        if call.cross_us < now_us:
+            now_us = call.cross_us
+            event = EVENT_CROSS_TRAFFIC
         if now_us > until_us:
             call.now_us = until_us
             return ADVANCE_DONE
         call.now_us = now_us
         if event == EVENT_LINK:
-            _on_departure(call, flows, packets, queue, segments, now_us)
+            _on_departure(
+                call, flows, packets, sources[env], tcp_rows[env], queue, segments, now_us
+            )
             if call.link.drops_at_head == 1:
-                _choose_head(call, flows, packets, queue, segments, now_us)
+                _choose_head(
+                    call, flows, packets, sources[env], tcp_rows[env], queue, segments, now_us
+                )
+            continue
+        if event == EVENT_CROSS_TRAFFIC:
+            _on_cross_traffic(call, sources[env], tcp_rows[env], queue, segments, now_us)
             continue
         flow = flows[flow_index]
         reason = _on_flow_event(
@@ -270,6 +323,8 @@ def advance(
     packets: np.ndarray,
     frames: np.ndarray,
     messages: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
     queues: np.ndarray,
     segments: np.ndarray,
     first_env: int,
@@ -285,6 +340,8 @@ def advance(
             packets,
             frames,
             messages,
+            sources,
+            tcp_rows,
             queues,
             segments,
             env,

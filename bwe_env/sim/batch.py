@@ -37,6 +37,8 @@ def step_calls(
     packets: np.ndarray,
     frames: np.ndarray,
     messages: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
     queues: np.ndarray,
     segments: np.ndarray,
     steps: np.ndarray,
@@ -68,7 +70,19 @@ def step_calls(
         flow = flows[index]
         _decide(call, flow, mode, values[env])
         until_us = (flow.window.steps + 1) * interval_us
-        advance_one(calls, flows, packets, frames, messages, queues, segments, env, until_us)
+        advance_one(
+            calls,
+            flows,
+            packets,
+            frames,
+            messages,
+            sources,
+            tcp_rows,
+            queues,
+            segments,
+            env,
+            until_us,
+        )
         finish_interval(
             call,
             flow,

@@ -1,4 +1,8 @@
-"""A call: the network between two endpoints, and the flows that share it."""
+"""A call: the network between two endpoints, and the flows that share it.
+
+The first flow is the call's own; further ones belong to competing calls, as sources of cross
+traffic do to nobody.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ CALL = record(
         ("key", "u8"),  # of the random streams that belong to the network
         ("first_flow", "i8"),
         ("num_flows", "i8"),
+        ("num_sources", "i8"),  # of cross traffic
+        ("cross_us", "i8"),  # when the next of them does something; NEVER
         ("network", "i8"),  # row of the network table
         ("status", "i8"),
         ("dropped_us", "i8"),  # when the call dropped
@@ -41,6 +47,9 @@ NETWORK = record(
         ("policer_burst_bytes", "f8"),
         ("max_wait_us", "i8"),
         ("grant_interval_us", "i8"),
+        ("competing_calls", "i8"),
+        ("first_source", "i8"),  # of the table of sources
+        ("num_sources", "i8"),
         ("forward", PATH),
         ("reverse", PATH),
     ]

@@ -29,6 +29,8 @@ N_EVENTS = 13
 
 #: Pseudo-id of the one event that belongs to the link and not to a flow: a packet leaves it.
 EVENT_LINK = -1
+#: Pseudo-id of what sources of cross traffic do; at equal times it comes last.
+EVENT_CROSS_TRAFFIC = -2
 
 
 @kernel

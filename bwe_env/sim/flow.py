@@ -58,6 +58,7 @@ FLOW = record(
         # The present decision
         ("target_rate_bps", "i8"),
         # State
+        ("camera_phase_us", "i8"),  # capture time of the first frame
         ("next_arrival_seq", "i8"),  # packet whose arrival is timed
         ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),

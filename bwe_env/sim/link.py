@@ -50,6 +50,7 @@ LINK = record(
         ("queue_bytes", "i8"),  # waiting and in service
         ("head", "i8"),  # entry in service; entries head..tail-1 are in the queue
         ("tail", "i8"),
+        ("max_entries", "i8"),  # packets that the queue may hold
         ("max_wait_us", "i8"),  # a head that has waited longer is dropped; 0: none
         ("grant_interval_us", "i8"),  # what was served goes on at multiples of this; 0: at once
         ("policer", POLICER),
@@ -64,7 +65,7 @@ QUEUE_ENTRY = record(
     [
         ("enqueue_us", "i8"),
         ("seq", "i4"),  # packet of the flow's ring, or CONSENT_ENTRY
-        ("flow", "i2"),  # number of the flow within its call
+        ("flow", "i2"),  # number of the flow within its call; below 0: -1 - number of the source
         ("size_bytes", "i2"),
     ]
 )
@@ -130,14 +131,14 @@ def link_enqueue(
 
     Returns:
         `FATE_PENDING` when it was queued, `FATE_QUEUE_DROP` when the buffer had no room for it, in
-        bytes or in packets (the ring of entries), `FATE_AQM_DROP` when PIE refused it,
+        bytes or in packets (`max_entries`), `FATE_AQM_DROP` when PIE refused it,
         `FATE_POLICER_DROP` when it did not get as far.
     """
     if link.policer.rate_bps > 0.0 and not policer_passes(link.policer, size_bytes, now_us):
         return FATE_POLICER_DROP
     if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
         return FATE_QUEUE_DROP
-    if link.tail - link.head >= len(queue):
+    if link.tail - link.head >= link.max_entries:
         return FATE_QUEUE_DROP
     if link.discipline.kind == DISCIPLINE_PIE:
         pie_run(link.discipline.pie, now_us)

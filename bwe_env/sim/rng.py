@@ -36,7 +36,9 @@ STREAM_SCENE_CHANGE = 5
 STREAM_START = 6
 # The bottleneck's own block.
 STREAM_QUEUE_DISCIPLINE = 16
-N_STREAMS = 24
+STREAM_CAMERA_PHASE = 17  # of competing calls
+STREAM_CROSS_TRAFFIC = 24  # of the first source; the others follow
+N_STREAMS = 32
 
 
 @kernel

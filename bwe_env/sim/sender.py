@@ -169,7 +169,8 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
     """The camera delivers a frame: code it, or skip it, and schedule the next."""
     encoder = flow.encoder
     encoder.captured += 1
-    flow.timers_us[EVENT_FRAME] = int(encoder.captured * encoder.frame_interval_us + 0.5)
+    capture_us = int(encoder.captured * encoder.frame_interval_us + 0.5)
+    flow.timers_us[EVENT_FRAME] = flow.camera_phase_us + capture_us
     rtx_bps = flow.rtx_bytes * 8e6 / encoder.frame_interval_us
     flow.rtx_rate_bps += RTX_RATE_WEIGHT * (rtx_bps - flow.rtx_rate_bps)
     flow.rtx_bytes = 0

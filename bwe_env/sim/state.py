@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.config import MTU_BYTES, CallConfig, LinkConfig, PathConfig
+from bwe_env.config import MTU_BYTES, CallConfig, LinkConfig, OnOffTraffic, PathConfig, TcpTraffic
 from bwe_env.errors import ConfigError, RingOverflowError
 from bwe_env.gcc.controller import gcc_on_network_availability, gcc_reset
 from bwe_env.gcc.parameters import GccParameters, fill_gcc_parameters
@@ -31,6 +31,15 @@ from bwe_env.sim.call import (
     STATUS_MESSAGE_RING_FULL,
 )
 from bwe_env.sim.capacity import SEGMENT, cursor_seek
+from bwe_env.sim.cross_traffic import (
+    SOURCE,
+    SOURCE_CUBIC,
+    SOURCE_ON_OFF,
+    SOURCE_RENO,
+    TCP_ROW,
+    earliest_source_us,
+    source_reset,
+)
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.delay import JITTER_NONE, JITTER_NORMAL, JITTER_UNIFORM
 from bwe_env.sim.encoder import FRAME, encoder_reset
@@ -60,6 +69,7 @@ from bwe_env.sim.receive import FIRST_REPORT_US
 from bwe_env.sim.receiver import DEFAULT_RTT_US, receiver_reset
 from bwe_env.sim.repair import MAX_MISSING, repair_reset
 from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
+from bwe_env.sim.rng import STREAM_CAMERA_PHASE, mix64, uniform
 from bwe_env.sim.send_history import send_history_reset
 from bwe_env.sim.step import STEP, observe_flow, step_reset, window_reset
 from bwe_env.trace.bank import build_bank
@@ -74,6 +84,8 @@ PACKET_RING_S = 2.0
 MAX_PACKET_RING = 1 << 14
 #: Packets a second beside full-sized video: audio, and one for each of 30 small frames.
 _SMALL_PACKETS_PER_S = 80
+#: Queue entries for cross traffic: 0.7 s of full packets at 100 Mbps.
+_CROSS_QUEUE_ENTRIES = 6 << 10
 #: Mean packet of a full-rate sender: frames just above a whole number of MTUs are split evenly.
 _MEAN_PACKET_BYTES = 1000
 
@@ -82,6 +94,7 @@ _DISCIPLINE_IDS = {
     "codel": DISCIPLINE_CODEL,
     "pie": DISCIPLINE_PIE,
 }
+_TCP_IDS = {"reno": SOURCE_RENO, "cubic": SOURCE_CUBIC}
 _JITTER_IDS = {"none": JITTER_NONE, "uniform": JITTER_UNIFORM, "normal": JITTER_NORMAL}
 
 
@@ -150,9 +163,34 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["policer_burst_bytes"] = network.link.policer_burst_bytes
         row["max_wait_us"] = s_to_us(network.link.max_wait_s)
         row["grant_interval_us"] = s_to_us(network.link.grant_interval_s)
+        row["competing_calls"] = network.competing_calls
+        row["num_sources"] = len(network.cross_traffic)
         _fill_path(row["forward"], network.forward)
         _fill_path(row["reverse"], network.reverse)
+    rows["first_source"] = np.cumsum(rows["num_sources"]) - rows["num_sources"]
     return rows, segments
+
+
+def build_sources(networks: Sequence[Network]) -> NDArray[Any]:
+    """Configurations of all sources of cross traffic, network by network: SOURCE[total]."""
+    sources = [source for network in networks for source in network.cross_traffic]
+    rows = np.zeros(max(1, len(sources)), dtype=SOURCE)
+    for row, source in zip(rows, sources, strict=False):
+        row["start_us"] = s_to_us(source.start_s)
+        row["stop_us"] = _end_us(source.stop_s)
+        row["packet_bytes"] = source.packet_bytes
+        if isinstance(source, OnOffTraffic):
+            row["kind"] = SOURCE_ON_OFF
+            row["rate_bps"] = source.rate_bps
+            row["mean_on_us"] = source.mean_on_s * 1e6
+            row["mean_off_us"] = source.mean_off_s * 1e6
+        else:
+            row["kind"] = _TCP_IDS[source.algorithm]
+            row["rtt_us"] = s_to_us(source.rtt_s)
+            row["ack_jitter_us"] = s_to_us(source.ack_jitter_s)
+            row["max_window"] = source.max_window_packets
+            row["min_rto_us"] = s_to_us(source.min_rto_s)
+    return rows
 
 
 def _longest_delay_s(path: PathConfig) -> float:
@@ -170,6 +208,11 @@ class RingLengths:
     queue: int
     frames: int
     messages: int
+    tcp: int
+    sources: int
+    """sources of cross traffic per call"""
+    flows: int
+    """flows per call"""
 
 
 def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
@@ -183,9 +226,16 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
     packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
     reverse_s = max(_longest_delay_s(network.reverse) for network in networks)
+    flows = 1 + max(network.competing_calls for network in networks)
+    sources = [source for network in networks for source in network.cross_traffic]
+    windows = [s.max_window_packets for s in sources if isinstance(s, TcpTraffic)]
+    entries = flows * packets + (_CROSS_QUEUE_ENTRIES if sources else 0)
     return RingLengths(
         packets=packets,
-        queue=packets,
+        queue=_power_of_two(entries),
+        tcp=_power_of_two(max(windows)) if windows else 1,
+        sources=max(1, *(len(network.cross_traffic) for network in networks), 1),
+        flows=flows,
         frames=_power_of_two(FRAME_RING_S * call.video.frame_rate_hz),
         messages=_power_of_two(MAX_MISSING // 2 + 2.0 * reverse_s * packets_per_s),
     )
@@ -280,7 +330,7 @@ def _start_timers(flow: Record) -> None:
     flow.timers_us[EVENT_RTCP] = flow.rtcp_interval_us
     flow.timers_us[EVENT_PROCESS] = PROCESS_INTERVAL_US  # the first one was the reset
     if flow.encoder.enabled == 1:
-        flow.timers_us[EVENT_FRAME] = 0
+        flow.timers_us[EVENT_FRAME] = flow.camera_phase_us
     if flow.audio_interval_us > 0:
         flow.timers_us[EVENT_AUDIO] = 0
 
@@ -289,6 +339,10 @@ def _start_timers(flow: Record) -> None:
 def flow_reset(flow: Record, key: np.uint64) -> None:
     """A flow at t = 0: transport ready, the start rate, GCC asking for its first probes."""
     flow.key = key
+    flow.camera_phase_us = 0
+    if flow.number > 0:  # a competing call's camera knows nothing of the call's
+        share = uniform(key, STREAM_CAMERA_PHASE, 0)
+        flow.camera_phase_us = int(share * flow.encoder.frame_interval_us)
     flow.scale = 1.0
     flow.next_arrival_seq = 0
     flow.rtcp_received_base = 0
@@ -335,6 +389,10 @@ def call_reset(
     segments: np.ndarray,
     steps: np.ndarray,
     history: np.ndarray,
+    source_table: np.ndarray,
+    sources: np.ndarray,
+    tcp_rows: np.ndarray,
+    queue_length: int,
     env: int,
     network: int,
     key: np.uint64,
@@ -343,6 +401,7 @@ def call_reset(
     """Begin call `env` on row `network` of the network table.
 
     Args:
+        queue_length: of the rings of queue entries.
         key: seeds every random stream of the call.
         offset_us: added to where in the trace the network says that a call begins.
     """
@@ -358,6 +417,17 @@ def call_reset(
     _copy_path(call.reverse, row.reverse)
     start_us = row.start_us + offset_us
     link_reset(call.link, segments, row.first_segment, row.last_segment, start_us, key)
+    call.num_flows = 1 + row.competing_calls
+    call.num_sources = row.num_sources
+    # Not simply the ring's length: that depends on the other networks at hand.
+    max_entries = call.num_flows * packets.shape[1]
+    if call.num_sources > 0:
+        max_entries += _CROSS_QUEUE_ENTRIES
+    call.link.max_entries = min(queue_length, max_entries)
+    for number in range(call.num_sources):
+        sources[env, number] = source_table[row.first_source + number]
+        source_reset(sources[env, number], tcp_rows[env, number], key, number)
+    call.cross_us = earliest_source_us(sources[env], call.num_sources)
     for index in range(call.first_flow, call.first_flow + call.num_flows):
         # A fresh ring holds nothing pending: what a row says before it is written is not read.
         flow_packets = packets[index]
@@ -366,7 +436,9 @@ def call_reset(
         flow_frames = frames[index]
         for position in range(len(flow_frames)):
             flow_frames[position].number = -1
-        flow_reset(flows[index], key)
+        number = index - call.first_flow
+        # A competing call has chances of its own.
+        flow_reset(flows[index], key if number == 0 else mix64(key + np.uint64(number)))
     flow = flows[call.first_flow]
     step_reset(call, flow, steps[env])
     observe_flow(flow, history[env], 1, 0)
@@ -382,18 +454,21 @@ def present_capacity(calls: np.ndarray, segments: np.ndarray, capacity_bps: np.n
 
 @dataclass
 class World:
-    """A batch of calls and what they share. Everything but `networks` and `segments` is state."""
+    """A batch of calls and what they share. All but the tables of networks is state."""
 
     calls: NDArray[Any]  # CALL[num_envs]
-    flows: NDArray[Any]  # FLOW[num_envs], one flow per call
-    packets: NDArray[Any]  # PACKET[num_envs, ring]
-    frames: NDArray[Any]  # FRAME[num_envs, ring]
-    messages: NDArray[Any]  # MESSAGE[num_envs, ring]
+    flows: NDArray[Any]  # FLOW[num_envs * flows per call], those of a call together, its own first
+    packets: NDArray[Any]  # PACKET[as many, ring]
+    frames: NDArray[Any]  # FRAME[as many, ring]
+    messages: NDArray[Any]  # MESSAGE[as many, ring]
+    sources: NDArray[Any]  # SOURCE[num_envs, most sources]
+    tcp_rows: NDArray[Any]  # TCP_ROW[num_envs, most sources, ring]
     queues: NDArray[Any]  # QUEUE_ENTRY[num_envs, ring]
     steps: NDArray[Any]  # STEP[num_envs]
     history: NDArray[np.float32]  # [num_envs, history, NUM_FEATURES], the newest row last
     networks: NDArray[Any]  # NETWORK[n]
     segments: NDArray[Any]  # SEGMENT[total]
+    source_table: NDArray[Any]  # SOURCE[total]: configurations
     weights: NDArray[Any]  # REWARD_WEIGHTS[1]
 
     @classmethod
@@ -413,25 +488,38 @@ class World:
         Args:
             controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
         """
+        if call.feedback.rtt_packet == "sent" and any(
+            network.cross_traffic or network.competing_calls for network in networks
+        ):
+            raise ConfigError(
+                'feedback.rtt_packet="sent" knows only a queue that the call has for itself; use '
+                '"arrived" on networks with cross_traffic or competing_calls.'
+            )
         rings = ring_lengths(call, networks)
         rows, segments = build_networks(networks)
-        flows = np.zeros(num_envs, dtype=FLOW)
+        num_flows = num_envs * rings.flows
+        flows = np.zeros(num_flows, dtype=FLOW)
         _configure_flow(flows, call, gcc)
-        flows["controller"] = controller
+        flows["controller"] = CONTROLLER_GCC
+        flows["controller"][:: rings.flows] = controller
+        flows["number"] = np.arange(num_flows) % rings.flows
         calls = np.zeros(num_envs, dtype=CALL)
-        calls["first_flow"] = np.arange(num_envs)
+        calls["first_flow"] = np.arange(num_envs) * rings.flows
         calls["num_flows"] = 1
         return cls(
             calls=calls,
             flows=flows,
-            packets=np.zeros((num_envs, rings.packets), dtype=PACKET),
-            frames=np.zeros((num_envs, rings.frames), dtype=FRAME),
-            messages=np.zeros((num_envs, rings.messages), dtype=MESSAGE),
+            packets=np.zeros((num_flows, rings.packets), dtype=PACKET),
+            frames=np.zeros((num_flows, rings.frames), dtype=FRAME),
+            messages=np.zeros((num_flows, rings.messages), dtype=MESSAGE),
+            sources=np.zeros((num_envs, rings.sources), dtype=SOURCE),
+            tcp_rows=np.zeros((num_envs, rings.sources, rings.tcp), dtype=TCP_ROW),
             queues=np.zeros((num_envs, rings.queue), dtype=QUEUE_ENTRY),
             steps=np.zeros(num_envs, dtype=STEP),
             history=np.zeros((num_envs, observation.history, NUM_FEATURES), dtype=np.float32),
             networks=rows,
             segments=segments,
+            source_table=build_sources(networks),
             weights=reward.to_record(),
         )
 
@@ -439,6 +527,41 @@ class World:
     def num_envs(self) -> int:
         """Calls in this batch."""
         return len(self.calls)
+
+    @property
+    def flows_per_call(self) -> int:
+        """Flows that a call may have: its own, and as many as compete with it."""
+        return len(self.flows) // len(self.calls)
+
+    @property
+    def own_flows(self) -> NDArray[Any]:
+        """FLOW rows of the calls' own senders, shape (num_envs,), a view."""
+        return self.flows[:: self.flows_per_call]
+
+    @property
+    def own_packets(self) -> NDArray[Any]:
+        """PACKET rings of the calls' own senders, shape (num_envs, ring), a view."""
+        return self.packets[:: self.flows_per_call]
+
+    @property
+    def own_messages(self) -> NDArray[Any]:
+        """MESSAGE rings of the calls' own senders, shape (num_envs, ring), a view."""
+        return self.messages[:: self.flows_per_call]
+
+    def cross_traffic_bytes(self) -> NDArray[np.int64]:
+        """What others got through each call's bottleneck so far, shape (num_envs,).
+
+        Packets of sources count when they have left it, those of competing calls when they have
+        arrived.
+        """
+        is_present = np.arange(self.sources.shape[1]) < self.calls["num_sources"][:, None]
+        total = np.where(is_present, self.sources["departed_bytes"], 0).sum(axis=1)
+        delivered = self.flows["totals"]["fate_bytes"][:, FATE_DELIVERED]
+        delivered = delivered.reshape(len(self.calls), self.flows_per_call)
+        numbers = np.arange(self.flows_per_call)
+        is_other = (numbers > 0) & (numbers < self.calls["num_flows"][:, None])
+        others: NDArray[np.int64] = total + np.where(is_other, delivered, 0).sum(axis=1)
+        return others
 
     @property
     def bytes_per_env(self) -> int:
@@ -449,6 +572,8 @@ class World:
             self.packets,
             self.frames,
             self.messages,
+            self.sources,
+            self.tcp_rows,
             self.queues,
             self.steps,
             self.history,
@@ -466,6 +591,10 @@ class World:
             self.segments,
             self.steps,
             self.history,
+            self.source_table,
+            self.sources,
+            self.tcp_rows,
+            self.queues.shape[1],
             env,
             network,
             np.uint64(key),
@@ -495,6 +624,8 @@ class World:
             self.packets,
             self.frames,
             self.messages,
+            self.sources,
+            self.tcp_rows,
             self.queues,
             self.segments,
             self.steps,
@@ -544,6 +675,8 @@ class World:
             self.packets,
             self.frames,
             self.messages,
+            self.sources,
+            self.tcp_rows,
             self.queues,
             self.segments,
             envs.start,
@@ -585,6 +718,9 @@ class World:
             "packets": PACKET,
             "frames": FRAME,
             "messages": MESSAGE,
+            "sources": SOURCE,
+            "tcp_rows": TCP_ROW,
+            "source_table": SOURCE,
             "queues": QUEUE_ENTRY,
             "steps": STEP,
             "networks": NETWORK,

@@ -28,6 +28,9 @@ OFFER = np.dtype([("time_us", "i8"), ("size_bytes", "i8")])
 OUTCOME = np.dtype([("fate", "i8"), ("time_us", "i8")])
 
 
+QUEUE_ENTRIES = 1 << 15
+
+
 @entry
 def drive_link(
     link: Record,
@@ -76,10 +79,11 @@ def run_link(
     calls = np.zeros(1, CALL)
     link = calls[0].link
     copy_link(link, networks[0])
+    link.max_entries = QUEUE_ENTRIES
     link_reset(link, segments, 0, len(segments) - 1, 0, np.uint64(key))
     offers = np.zeros(len(times_us), OFFER)
     offers["time_us"] = times_us
     offers["size_bytes"] = sizes_bytes
     outcomes = np.zeros(len(offers), OUTCOME)
-    drive_link(link, segments, np.zeros(1 << 15, QUEUE_ENTRY), offers, outcomes)
+    drive_link(link, segments, np.zeros(QUEUE_ENTRIES, QUEUE_ENTRY), offers, outcomes)
     return outcomes

@@ -61,7 +61,7 @@ class OneCall:
             controller=CONTROLLER_ACTION if mode == "rate" else CONTROLLER_GCC,
         )
         if packet_rows is not None:
-            self.world.packets = np.zeros((1, packet_rows), dtype=PACKET)
+            self.world.packets = np.zeros((len(self.world.flows), packet_rows), dtype=PACKET)
         self.world.reset(0, 0, key)
 
     def step(self, value: float = 0.0) -> Any:
