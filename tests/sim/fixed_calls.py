@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.call_table import call_columns
-from bwe_env.config import CallConfig, JitterConfig, LinkConfig, LossConfig, PathConfig, VideoConfig
+from bwe_env.config import (
+    CallConfig,
+    JitterConfig,
+    LinkConfig,
+    LossConfig,
+    OnOffTraffic,
+    PathConfig,
+    TcpTraffic,
+    VideoConfig,
+)
 from bwe_env.network import Network
 from bwe_env.sim.batch import step_calls
 from bwe_env.trace import square
@@ -39,13 +48,42 @@ NETWORKS = (
     ),
 )
 
+#: Everything that can surround a call's queue.
+CROWDED = (
+    Network(
+        trace=square(1.5e6, 0.6e6, half_period_s=0.7, name="crowded"),
+        link=LinkConfig(queue_limit_s=0.2, discipline="codel", grant_interval_s=0.008),
+        forward=PathConfig(delay_steps=((0.8, 0.04), (1.6, 0.01))),
+        cross_traffic=(
+            OnOffTraffic(rate_bps=6e5, mean_on_s=0.3, mean_off_s=0.2),
+            TcpTraffic(algorithm="cubic", rtt_s=0.03, stop_s=2.0),
+        ),
+    ),
+    Network(
+        trace=square(0.8e6, 2.5e6, half_period_s=0.4, name="policed"),
+        link=LinkConfig(
+            queue_limit_s=0.4, discipline="pie", policer_rate_bps=1.8e6, max_wait_s=0.12
+        ),
+        cross_traffic=(TcpTraffic(algorithm="reno", rtt_s=0.05, start_s=0.3),),
+        competing_calls=1,
+    ),
+)
+
+#: What `play` plays, by name.
+PLAYS = {
+    "rate": ("rate", NETWORKS),
+    "scale": ("scale", NETWORKS),
+    "crowded": ("scale", CROWDED),
+}
+
 CALL = CallConfig(duration_s=2.5, video=VideoConfig(scene_change_interval_s=1.0))
 
 
-def play(mode: str) -> dict[str, NDArray[Any]]:
-    """Both networks at once under actions that need every decimal."""
+def play(name: str) -> dict[str, NDArray[Any]]:
+    """Two networks at once under actions that need every decimal."""
+    mode, networks = PLAYS[name]
     env = BandwidthEstimationVectorEnv(
-        2, call=CALL, networks=NETWORKS, action_mode=mode, autoreset_mode="disabled"
+        2, call=CALL, networks=networks, action_mode=mode, autoreset_mode="disabled"
     )
     actions = np.random.default_rng(11)
     observations = [env.reset(seed=3, options={"network_index": np.array([0, 1])})[0]]
@@ -62,20 +100,20 @@ def play(mode: str) -> dict[str, NDArray[Any]]:
         "steps": np.array(steps).view(np.float64),
         **call_columns(world, np.array(steps, dtype=world.steps.dtype), CALL),
     }
-    for name in ("packets", "frames", "messages"):
-        result[name] = np.frombuffer(getattr(world, name).tobytes(), dtype=np.uint8)
+    for array in ("packets", "frames", "messages", "sources", "tcp_rows"):
+        result[array] = np.frombuffer(getattr(world, array).tobytes(), dtype=np.uint8)
     return result
 
 
 def main() -> None:
-    """Write the results of both action modes to the file that the command line names."""
+    """Write the results of all plays to the file that the command line names."""
     if hasattr(step_calls, "py_func"):
         raise SystemExit("numba has compiled the kernels; set NUMBA_DISABLE_JIT=1.")
     with np.errstate(over="ignore"):  # the random numbers wrap around on purpose
-        results = {mode: play(mode) for mode in ("rate", "scale")}
+        results = {name: play(name) for name in PLAYS}
     np.savez(
         sys.argv[1],
-        **{f"{mode}.{name}": a for mode, columns in results.items() for name, a in columns.items()},
+        **{f"{play}.{name}": a for play, columns in results.items() for name, a in columns.items()},
     )
 
 

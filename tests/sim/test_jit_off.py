@@ -32,7 +32,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.mark.parametrize("mode", ["rate", "scale"])
+@pytest.mark.parametrize("mode", ["rate", "scale", "crowded"])
 def test_a_call_is_the_same_with_the_compiler_and_without_bit_for_bit(
     mode: str, plain: dict[str, np.ndarray]
 ) -> None:
@@ -56,3 +56,6 @@ def test_the_compared_calls_lose_repair_freeze_and_probe() -> None:
             assert columns[name].max() > 0, name
         assert columns["key_frames"].min() > 1
     assert not np.array_equal(rate["rewards"], scale["rewards"])
+    crowded = play("crowded")
+    assert (crowded["cross_traffic_bps"] > 1e5).all()
+    assert crowded["aqm_loss_ratio"].max() > 0
