@@ -30,9 +30,9 @@ DELAY = record(
         ("next_step_us", "i8"),  # when that changes; NEVER
         ("step", "i8"),  # steps taken
         ("num_steps", "i8"),
+        ("jitter_distribution", "i1"),
         ("step_from_us", "i8", (MAX_DELAY_STEPS,)),
         ("step_added_us", "i8", (MAX_DELAY_STEPS,)),
-        ("jitter_distribution", "i1"),
     ]
 )
 

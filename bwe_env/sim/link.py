@@ -18,6 +18,7 @@ from bwe_env.sim.packet import FATE_AQM_DROP, FATE_PENDING, FATE_POLICER_DROP, F
 from bwe_env.sim.policer import POLICER, policer_passes, policer_reset
 from bwe_env.sim.queue_discipline import (
     DISCIPLINE_CODEL,
+    DISCIPLINE_DROP_TAIL,
     DISCIPLINE_PIE,
     QUEUE_DISCIPLINE,
     codel_drops,
@@ -51,12 +52,13 @@ LINK = record(
         ("head", "i8"),  # entry in service; entries head..tail-1 are in the queue
         ("tail", "i8"),
         ("max_entries", "i8"),  # packets that the queue may hold
-        ("max_wait_us", "i8"),  # a head that has waited longer is dropped; 0: none
         ("grant_interval_us", "i8"),  # what was served goes on at multiples of this; 0: at once
+        ("loss_before_queue", "i1"),
+        ("is_plain", "i1"),  # 1: drop-tail and nothing of what follows
+        ("drops_at_head", "i1"),  # 1: the head is asked for before it is served
+        ("max_wait_us", "i8"),  # a head that has waited longer is dropped; 0: none
         ("policer", POLICER),
         ("discipline", QUEUE_DISCIPLINE),
-        ("loss_before_queue", "i1"),
-        ("drops_at_head", "i1"),  # 1: the head is asked for before it is served
     ]
 )
 
@@ -87,6 +89,9 @@ def link_reset(
     link.drops_at_head = 0
     if link.discipline.kind == DISCIPLINE_CODEL or link.max_wait_us > 0:
         link.drops_at_head = 1
+    link.is_plain = 1
+    if link.discipline.kind != DISCIPLINE_DROP_TAIL or link.policer.rate_bps > 0.0:
+        link.is_plain = 0
     discipline_reset(link.discipline, key)
     policer_reset(link.policer)
 
@@ -113,7 +118,7 @@ def link_serve_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_u
     link.served_until_us = serve_until_us(link.service, segments, start_us, 8.0 * entry.size_bytes)
     # Rounded up: a packet that left a fraction early would exceed the capacity.
     link.departure_us = math.ceil(link.served_until_us)
-    if link.discipline.kind == DISCIPLINE_PIE:
+    if link.is_plain == 0 and link.discipline.kind == DISCIPLINE_PIE:
         pie_on_served(link.discipline.pie, now_us - entry.enqueue_us)
 
 
@@ -134,13 +139,14 @@ def link_enqueue(
         bytes or in packets (`max_entries`), `FATE_AQM_DROP` when PIE refused it,
         `FATE_POLICER_DROP` when it did not get as far.
     """
-    if link.policer.rate_bps > 0.0 and not policer_passes(link.policer, size_bytes, now_us):
+    is_plain = link.is_plain == 1
+    if not is_plain and not policer_passes(link.policer, size_bytes, now_us):
         return FATE_POLICER_DROP
     if link.queue_bytes + size_bytes > link_limit_bytes(link, segments, now_us):
         return FATE_QUEUE_DROP
     if link.tail - link.head >= link.max_entries:
         return FATE_QUEUE_DROP
-    if link.discipline.kind == DISCIPLINE_PIE:
+    if not is_plain and link.discipline.kind == DISCIPLINE_PIE:
         pie_run(link.discipline.pie, now_us)
         if pie_drops(link.discipline, link.queue_bytes):
             return FATE_AQM_DROP
@@ -153,7 +159,7 @@ def link_enqueue(
     link.queue_bytes += size_bytes
     if link.departure_us == NEVER:
         link.served_until_us = float(now_us)  # idle until now, not since the last service
-        if link.discipline.kind == DISCIPLINE_CODEL:
+        if not is_plain and link.discipline.kind == DISCIPLINE_CODEL:
             codel_drops(link.discipline.codel, 0, 0, now_us)  # never: nothing is behind it
         link_serve_head(link, segments, queue, now_us)
     return FATE_PENDING
@@ -175,14 +181,15 @@ def link_depart(link: Record, segments: np.ndarray, queue: np.ndarray, now_us: i
     Returns:
         The ring index of the entry that left; its row stays readable until the next enqueue.
     """
-    if link.discipline.kind == DISCIPLINE_PIE:
+    is_pie = link.is_plain == 0 and link.discipline.kind == DISCIPLINE_PIE
+    if is_pie:
         pie_run(link.discipline.pie, now_us)
     index = link_pop(link, queue)
     link.departure_us = NEVER
     if link.head < link.tail:
         if link.drops_at_head == 0:
             link_serve_head(link, segments, queue, now_us)
-    elif link.discipline.kind == DISCIPLINE_PIE:
+    elif is_pie:
         pie_on_served(link.discipline.pie, 0)
     return index
 

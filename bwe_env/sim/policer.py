@@ -30,6 +30,8 @@ def policer_reset(policer: Record) -> None:
 @kernel
 def policer_passes(policer: Record, size_bytes: int, now_us: int) -> bool:
     """Whether a packet conforms; if so, its tokens are taken."""
+    if policer.rate_bps <= 0.0:
+        return True
     filled = policer.tokens + policer.rate_bps * (now_us - policer.filled_us)
     policer.tokens = min(policer.burst_bytes * _TOKENS_PER_BYTE, filled)
     policer.filled_us = now_us
