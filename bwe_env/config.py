@@ -97,6 +97,11 @@ class VideoConfig:
         _require_range("app_max_rate_bps", self.app_max_rate_bps, 0, 1e9, "bps")
         _require_range("rate_share", self.rate_share, 0.1, 1.0, "")
         _require_range("app_limit_until_s", self.app_limit_until_s, 0, 86_400, "s")
+        _require(
+            self.app_limit_until_s == 0.0 or self.app_max_rate_bps > 0,
+            f"app_limit_until_s={self.app_limit_until_s} lifts a limit that "
+            "app_max_rate_bps=0 does not set.",
+        )
         _require_range("encoder_lag_s", self.encoder_lag_s, 0, 10, "s")
         _require_range("frame_size_sd", self.frame_size_sd, 0, 2, "")
         _require_range("frame_size_correlation", self.frame_size_correlation, 0, 0.999, "")
@@ -196,6 +201,10 @@ class LossConfig:
         for name in ("from_s", "until_s"):
             _require_range(f"loss.{name}", getattr(self, name), 0.0, 86_400.0, "s")
         _require(
+            self.until_s == 0.0 or self.until_s > self.from_s,
+            f"loss.until_s={self.until_s} must be after loss.from_s={self.from_s}, or 0 for never.",
+        )
+        _require(
             self.good_to_bad == 0.0 or self.bad_to_good > 0.0,
             "loss.bad_to_good=0 with good_to_bad > 0 never recovers; give a probability above 0.",
         )
@@ -228,8 +237,16 @@ class JitterConfig:
                 "jitter distribution", self.distribution, ("none", "uniform", "normal")
             )
         _require_range("jitter.mean_s", self.mean_s, 0.0, 10.0, "s")
+        _require(
+            self.mean_s == 0.0 or self.distribution == "normal",
+            f"jitter.mean_s={self.mean_s} is for distribution='normal', not {self.distribution!r}.",
+        )
         _require_range("jitter.scale_s", self.scale_s, 0.0, 10.0, "s")
         _require_range("jitter.correlation", self.correlation, 0.0, 0.9999, "")
+
+
+#: Longest outage that may keep what it meets: its messages wait in a ring (ours).
+MAX_KEPT_OUTAGE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,12 +258,17 @@ class OutageConfig:
     until_s: float = 0.0
     """time at which it ends; not after `from_s` for no outage"""
     keeps: bool = False
-    """whether media and transport feedback that enter meanwhile go on at its end; all else, and
-    without it everything, is lost"""
+    """whether what enters meanwhile goes on at its end instead of being lost; on the reverse path
+    that holds for transport feedback only"""
 
     def __post_init__(self) -> None:
         _require_range("outage.from_s", self.from_s, 0.0, 86_400.0, "s")
         _require_range("outage.until_s", self.until_s, 0.0, 86_400.0, "s")
+        _require(
+            not self.keeps or self.until_s - self.from_s <= MAX_KEPT_OUTAGE_S,
+            f"an outage of {self.until_s - self.from_s:g} s that keeps what it meets is too long; "
+            f"at most {MAX_KEPT_OUTAGE_S:g} s, or keeps=False.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,6 +490,11 @@ class CallConfig:
             f"{self.min_rate_bps}, {self.start_rate_bps}, {self.max_rate_bps}.",
         )
         _require_range("drop_timeout_s", self.drop_timeout_s, 1.0, 600.0, "s")
+        _require(
+            self.feedback.rtt_packet == "arrived" or self.consent_interval_s == 0.0,
+            'feedback.rtt_packet="sent" is the model of a call without consent checks; set '
+            "consent_interval_s=0.",
+        )
         if self.consent_interval_s != 0.0:
             _require_range("consent_interval_s", self.consent_interval_s, 0.1, 60.0, "s")
         steps = self.duration_s / self.interval_s

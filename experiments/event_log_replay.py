@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bwe_env.errors import ConfigError
 from bwe_env.gcc import GoogCc
 from bwe_env.gcc.aimd_rate_control import aimd_update
 from bwe_env.gcc.goog_cc import PROCESS_INTERVAL_US
@@ -339,8 +340,11 @@ def replay(
     """
     result = Replay()
     packets, delay, loss = log.outgoing, log.delay_based, log.loss_based
-    if not len(packets) or not len(delay):
-        return result
+    if not packets.has_transport_seq.any() or not len(delay) or not reports_of(log):
+        raise ConfigError(
+            "the event log holds no packets with transport-wide numbers, no feedback on them, or "
+            "no delay-based updates: there is nothing to replay."
+        )
     clusters = {cluster.id: cluster for cluster in log.probe_clusters}
     cluster_ids = probe_clusters_of(packets, log.probe_clusters)
     sizes = (packets.size_bytes + overhead_bytes).tolist()

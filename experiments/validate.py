@@ -18,8 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bwe_env.errors import BweEnvError
-from experiments import validate_calls, validate_closed_loop
 from experiments.cli import EXIT_WRONG_INPUT
+from experiments.recordings import positive_int
+from experiments.validate_calls import NUM_SEEDS as NUM_CALL_SEEDS
+from experiments.validate_calls import validate_calls
+from experiments.validate_closed_loop import NUM_SEEDS as NUM_LOOP_SEEDS
+from experiments.validate_closed_loop import validate_closed_loop
 from experiments.validate_event_logs import validate_event_logs
 from experiments.validate_gcc import validate_gcc
 from experiments.validate_networks import validate_networks
@@ -44,10 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     loop.add_argument("directory", type=Path, metavar="DIRECTORY")
     loop.add_argument("--profile", nargs="+", default=(), metavar="NAME", help="only these")
     loop.add_argument(
-        "--seeds", type=int, default=validate_closed_loop.NUM_SEEDS, help="of each random profile"
+        "--seeds",
+        type=positive_int,
+        default=NUM_LOOP_SEEDS,
+        help="of each random profile",
     )
     loop.set_defaults(
-        run=lambda options: validate_closed_loop.validate_closed_loop(
+        run=lambda options: validate_closed_loop(
             options.directory, names=options.profile, num_seeds=options.seeds
         )
     )
@@ -62,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     calls = commands.add_parser("calls", help="the simulator beside recorded Chromium calls")
     calls.add_argument("directory", type=Path, metavar="DIRECTORY")
     calls.add_argument("--call", nargs="+", default=(), metavar="NAME", help="only these")
-    calls.add_argument("--seeds", type=int, default=validate_calls.NUM_SEEDS, help="of each call")
+    calls.add_argument("--seeds", type=positive_int, default=NUM_CALL_SEEDS, help="of each call")
     calls.set_defaults(
-        run=lambda options: validate_calls.validate_calls(
+        run=lambda options: validate_calls(
             options.directory, names=options.call, num_seeds=options.seeds
         )
     )

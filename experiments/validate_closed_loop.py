@@ -2,7 +2,7 @@
 
 The recordings (formats in the README beside them) are libwebrtc's own controller, pacer and prober
 around a model of source, link and feedback that is known exactly. Here the simulator is set up as
-that model, through the options anybody has, and must go the same way. Deterministic profiles are
+that model and must go the same way. Deterministic profiles are
 held to the recorded target at every sample. Random ones draw losses and jitter anew and are held to
 the recorded mean of ten seeds; and where the recording tells which packets were lost, a run that
 loses just these is held to every sample, too.
@@ -48,6 +48,8 @@ from bwe_env.sim.receive import schedule_next_arrival
 from bwe_env.sim.state import World
 from bwe_env.trace import Trace
 from bwe_env.units import s_to_us
+from experiments.recordings import reading
+from experiments.validate_gcc import LOSS_V2_TRIAL, ROBUST_TRIAL, is_switched_off
 
 #: Relative error of the target that a deterministic profile is allowed at every sample.
 SAMPLE_TOLERANCE = 0.01
@@ -76,9 +78,6 @@ PADDING_BYTES = 255
 MAX_PACKET_BYTES = 1200
 #: The recorded loop has no maximum rate. The simulator wants one, for its rings alone.
 RING_RATE_BPS = 20_000_000
-
-LOSS_V2_TRIAL = "WebRTC-Bwe-LossBasedBweV2"
-ROBUST_TRIAL = "WebRTC-Bwe-RobustThroughputEstimatorSettings"
 
 
 def _media_bps(wire_bps: float) -> float:
@@ -170,8 +169,8 @@ class Profile:
             consent_interval_s=0.0,
         )
         gcc = GccParameters(
-            loss_estimator="classic" if LOSS_V2_TRIAL in config else "v2",
-            acked_rate_estimator="classic" if ROBUST_TRIAL in config else "robust",
+            loss_estimator="classic" if is_switched_off(config, LOSS_V2_TRIAL) else "v2",
+            acked_rate_estimator="classic" if is_switched_off(config, ROBUST_TRIAL) else "robust",
             pacing_factor=config.get("pacing_factor", 1.1),
             max_total_allocated_bps=config["max_alloc_bps"],
             alr_probing=bool(config["alr_probing"]),
@@ -226,15 +225,12 @@ def simulate(profile: Profile, seeds: Sequence[int]) -> NDArray[np.float64]:
 def recorded_losses(events: Path) -> set[int]:
     """Numbers of the packets that never arrived, as the feedback of a recording tells."""
     told: dict[int, bool] = {}
-    try:
-        with gzip.open(events, "rt") as lines:
-            for line in lines:
-                kind, _, *fields = line.strip().split(",")
-                if kind == "F":
-                    first = int(fields[0])
-                    told |= {first + i: text == "x" for i, text in enumerate(fields[1:])}
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{events} cannot be read as recorded events: {error}") from error
+    with reading(events, "recorded events"), gzip.open(events, "rt") as lines:
+        for line in lines:
+            kind, _, *fields = line.strip().split(",")
+            if kind == "F":
+                first = int(fields[0])
+                told |= {first + i: text == "x" for i, text in enumerate(fields[1:])}
     return {seq for seq in range(max(told, default=-1)) if told.get(seq, True)}
 
 
@@ -265,12 +261,10 @@ def simulate_losses(profile: Profile, lost: set[int]) -> NDArray[np.float64]:
 
 def read_series(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Times in s and target rates in bps of a recorded series."""
-    try:
+    with reading(path, "a recorded series"):
         with gzip.open(path, "rt") as lines:
             rows = [(float(row["t_s"]), float(row["target_bps"])) for row in csv.DictReader(lines)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ConfigError(f"{path} cannot be read as a recorded series: {error}") from error
-    times_s, target_bps = np.array(rows).T
+        times_s, target_bps = np.array(rows).T
     return times_s, target_bps
 
 
@@ -343,8 +337,8 @@ def compare_seeds(
     mean_bps, sd_bps = recorded["target_ss_mean"], recorded["target_ss_sd"]
     simulated_mean_bps = float(means_bps.mean())
     simulated_sd_bps = float(means_bps.std(ddof=1)) if len(means_bps) > 1 else math.nan
-    # Both means are estimates: the standard error of their difference if both had our spread.
-    error_bps = simulated_sd_bps * math.sqrt(1.0 / len(means_bps) + 1.0 / NUM_RECORDED_SEEDS)
+    # Both means are estimates with a spread of their own.
+    error_bps = math.sqrt(simulated_sd_bps**2 / len(means_bps) + sd_bps**2 / NUM_RECORDED_SEEDS)
     deviation = (simulated_mean_bps - mean_bps) / error_bps if error_bps > 0.0 else 0.0
     allowed = max(SD_SHARE * sd_bps / mean_bps, MEAN_TOLERANCE)
     note = (
@@ -364,7 +358,8 @@ def compare_profile(
     num_seeds: int,
 ) -> Row:
     """Run one profile and hold it against its recording."""
-    profile = Profile.of(name, config)
+    with reading(directory / "summary.json", f"the configuration of {name}"):
+        profile = Profile.of(name, config)
     times_s, recorded_bps = read_series(directory / f"{name}.series.csv.gz")
     if not profile.is_random:
         return compare_samples(name, times_s, recorded_bps, simulate(profile, [0])[0])
@@ -411,6 +406,8 @@ def validate_closed_loop(
     start_s = time.perf_counter()
     summary = _read_json(directory / "summary.json")
     seeds = _read_json(directory / "seeds10.json")
+    if not isinstance(summary, dict) or not summary:
+        raise ConfigError(f"{directory / 'summary.json'} holds no profiles to compare.")
     for name in names:
         if name not in summary:
             raise unknown_name("profile", name, summary)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import gzip
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bwe_env.errors import ConfigError
+from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters, GoogCc
+from experiments.recordings import reading
 
 #: Relative error up to which a column agrees. The recording has about nine digits; the classic
 #: acknowledged-rate estimator works in single precision.
@@ -48,6 +50,14 @@ FLOORS = {
     "inflight": 0.0,
     "probes": 1.0,
 }
+
+#: Numbers of a probe cluster, in the order of the column, and which of them are rates; the floor
+#: is for those, the others (id, duration, gap, packets) are exact.
+PROBE_NUMBERS = 5
+PROBE_RATE = 1
+
+#: Before an application says otherwise (kDefaultPaceMultiplier, goog_cc_network_control.cc).
+DEFAULT_PACING_FACTOR = 2.5
 
 #: Keys of the G line that switch libwebrtc's classic estimators on.
 LOSS_V2_TRIAL = "WebRTC-Bwe-LossBasedBweV2"
@@ -84,12 +94,17 @@ def _options(fields: Sequence[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in fields if text)
 
 
+def is_switched_off(options: Mapping[str, Any], trial: str) -> bool:
+    """Whether a field trial's group says "Enabled:false"."""
+    return "false" in str(options.get(trial, "")).lower()
+
+
 def controller_of(options: dict[str, str]) -> GoogCc:
     """The controller that a recording's G line describes."""
     parameters = GccParameters(
-        loss_estimator="classic" if "false" in options.get(LOSS_V2_TRIAL, "") else "v2",
-        acked_rate_estimator="classic" if "false" in options.get(ROBUST_TRIAL, "") else "robust",
-        pacing_factor=float(options.get("pacing_factor", 2.5)),
+        loss_estimator="classic" if is_switched_off(options, LOSS_V2_TRIAL) else "v2",
+        acked_rate_estimator="classic" if is_switched_off(options, ROBUST_TRIAL) else "robust",
+        pacing_factor=float(options.get("pacing_factor", DEFAULT_PACING_FACTOR)),
         max_total_allocated_bps=int(options.get("max_alloc_bps", 0)),
         alr_probing=options.get("alr_probing", "0") == "1",
     )
@@ -111,6 +126,31 @@ def _sent(controller: GoogCc, fields: Sequence[str], now_us: int) -> None:
         raise ConfigError(f"packet {seq} is out of sequence; a recording numbers packets from 0.")
 
 
+#: Keys of the T line, as in the G line, and what they are called here.
+_STREAMS_KEYS = {
+    "alr_probing": "alr_probing",
+    "max_alloc_bps": "max_total_allocated_bps",
+    "max_padding_bps": "max_padding_rate_bps",
+    "pacing_factor": "pacing_factor",
+}
+
+
+def _streams_config(options: dict[str, str]) -> dict[str, Any]:
+    """All of a streams configuration: libwebrtc's defaults for what the line does not say."""
+    values: dict[str, Any] = {
+        "alr_probing": False,
+        "max_total_allocated_bps": 0,
+        "max_padding_rate_bps": 0,
+        "pacing_factor": DEFAULT_PACING_FACTOR,
+    }
+    for key, text in options.items():
+        if key not in _STREAMS_KEYS:
+            raise unknown_name("key of a T line", key, _STREAMS_KEYS)
+        value = float(text)
+        values[_STREAMS_KEYS[key]] = value if key == "pacing_factor" else int(value)
+    return values
+
+
 def apply_event(controller: GoogCc, kind: str, now_us: int, fields: Sequence[str]) -> None:
     """Feed one line of a recording to the controller."""
     if kind == "P":
@@ -129,8 +169,10 @@ def apply_event(controller: GoogCc, kind: str, now_us: int, fields: Sequence[str
     elif kind == "C":
         minimum, start, maximum = (int(text) for text in fields)
         controller.on_constraints(minimum, start, maximum, now_us)
+    elif kind == "T":
+        controller.on_streams_config(**_streams_config(_options(fields)), now_us=now_us)
     else:
-        raise ConfigError(f"unknown event {kind!r}; known are P A S F R L C after the G line.")
+        raise ConfigError(f"unknown event {kind!r}; known are P A S F R L C T after the G line.")
 
 
 def _columns(controller: GoogCc) -> dict[str, tuple[float, ...]]:
@@ -177,7 +219,7 @@ def _columns(controller: GoogCc) -> dict[str, tuple[float, ...]]:
 
 def replay(lines: Iterator[str]) -> Iterator[Row]:
     """Run a controller on recorded events; a row per feedback and per change, as recorded."""
-    first = next(lines).strip().split(",")
+    first = next(lines, "").strip().split(",")
     if first[0] != "G":
         raise ConfigError(f"a recording begins with its G line, got {','.join(first)!r}.")
     controller = controller_of(_options(first[1:]))
@@ -193,7 +235,9 @@ def replay(lines: Iterator[str]) -> Iterator[Row]:
 
 def read_rows(lines: Iterator[str]) -> Iterator[Row]:
     """The recorded rows of an ``out`` file."""
-    names = next(lines).strip().split(",")
+    names = next(lines, "").strip().split(",")
+    if "t_us" not in names:
+        raise ConfigError("its first line must name the columns, t_us among them.")
     for line in lines:
         texts = dict(zip(names, line.rstrip("\n").split(","), strict=True))
         values: dict[str, tuple[float, ...]] = {
@@ -211,11 +255,14 @@ def _error(column: str, value: tuple[float, ...], reference: tuple[float, ...]) 
     if len(value) != len(reference):
         return math.inf
     worst = 0.0
-    for ours, theirs in zip(value, reference, strict=True):
+    for index, (ours, theirs) in enumerate(zip(value, reference, strict=True)):
         if math.isnan(ours) and math.isnan(theirs):
             continue
         difference = abs(ours - theirs)
         if math.isnan(difference):
+            return math.inf
+        is_exact = column == "probes" and index % PROBE_NUMBERS != PROBE_RATE
+        if is_exact and difference > 0.0:
             return math.inf
         if difference > FLOORS[column]:
             worst = max(worst, difference / abs(theirs) if theirs else math.inf)
@@ -257,11 +304,15 @@ def compare_files(events: Path) -> Comparison:
     recorded = events.with_name(f"{name}.out.csv.gz")
     if not recorded.is_file():
         raise ConfigError(f"{events} has no {recorded.name} beside it to compare with.")
-    try:
-        with gzip.open(events, "rt") as event_lines, gzip.open(recorded, "rt") as rows:
-            return compare(f"{events.parent.name}/{name}", replay(event_lines), read_rows(rows))
-    except (ValueError, KeyError, StopIteration, EOFError, OSError) as error:
-        raise ConfigError(f"{events} or {recorded.name} cannot be read: {error}") from error
+    with (
+        reading(events, f"recorded events, or {recorded.name} as their outcome"),
+        gzip.open(events, "rt") as event_lines,
+        gzip.open(recorded, "rt") as rows,
+    ):
+        result = compare(f"{events.parent.name}/{name}", replay(event_lines), read_rows(rows))
+    if result.rows == 0 and result.agrees:
+        raise ConfigError(f"{events} and {recorded.name} hold no rows to compare.")
+    return result
 
 
 def recordings(directories: Sequence[Path]) -> list[Path]:

@@ -55,7 +55,7 @@ $ {command}
 
 The recordings are libwebrtc M150 (its controller alone, and with its pacer around a simple model of
 a call) and thirteen calls of an unmodified Chromium 156 over an emulated link. Rows marked as
-misses are misses; the reasons known for them stand above each table."""
+misses are misses."""
 
 OPEN_LOOP_TEXT = """Event streams that entered libwebrtc's controller enter ours; every column
 of its state is compared after every feedback report and every change of the target rate. The
@@ -68,32 +68,27 @@ chance are held to every sample of the target rate. Random ones draw their own l
 jitter: the mean of ten seeds is held to the recorded mean of ten within 0.9 recorded standard
 deviations or 1 %. As both means are estimates, the difference also stands in standard errors;
 over all random profiles these should spread like a standard normal. Where the recording tells
-which packets were lost, a run that loses just these is held to every sample, too."""
+which packets were lost, a run that loses just these is held to every sample, too. The two
+random profiles that miss at ten seeds, loss7_1M and classic_loss10_1M, are within the rule at
+fifty; that number was chosen after seeing them, so it is no pass."""
 
 EVENT_LOGS_TEXT = """The client's own event logs hold every packet it sent, every report it got,
 and what its controller made of them. Our controller gets the packets and reports. Chromium 156
 is newer than the M150 that the code follows, and a log has whole milliseconds where the
 controller had microseconds before it floored them: a send time in the log may be one
 millisecond off the one that the controller used, which decides close calls of the over-use
-detector. Where detector or probe result differ, the report counts as a miss and the rate goes
-on from the logged value."""
+detector. Where the detector differs, and after every probe, the rate goes on from the logged
+one, so that the errors of the estimate are those of the stretches between; "corrected" says how
+often that was, "free" how far off an estimate is that is never corrected, and "normal" what
+share of the states a detector would get right that never moves."""
 
 CALLS_TEXT = """The simulator gets the link of each recorded call and runs five seeds. What
 the sender offers is taken from one call alone (which is not counted): how much of its target the
-encoder is asked for, and how large the frames of the looped clip are beside each other. Known
-reasons for misses:
-
-- Queue delay p95 is mostly larger than recorded, by a factor of 1.3 to 2. It comes from the clip's
-  peaks, when the encoder offers more than the target for half a second. The recorded client then
-  keeps more in its pacer (its mean pacing delay at 1 Mbps is 17 ms, ours 1 ms) and less in the
-  network; which rule of its encoder or pacer does it is not known.
-- After the drop to 500 kbps with a queue of 300 ms (f2), the recorded target waited just above the
-  new capacity for two seconds. In the simulator most seeds see the over-use through.
-- At 20 % loss the recorded target still falls when the recording ends, and loss-based estimation is
-  a matter of luck there: its seeds differ by more than the bound.
-- At start-up the recorded client codes from 640x360 on, while the simulated one offers its target
-  at once: times to 90 % of capacity differ by a sample or two of 0.2 s, and in long ramps by
-  seconds."""
+encoder is asked for, and how large the frames of the looped clip are beside each other. The bytes
+per packet, and that audio takes of the pacer's budget, were learnt from all of the recordings. The
+reason stands beside each miss, where one is known. Most concern the tail of the queue's delay: when
+the clip asks for more than the target for half a second, the recorded client holds more of it in
+its pacer and less in the network; which rule of its encoder or pacer does so is not known."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import pytest
 
 from bwe_env.config import (
     CallConfig,
+    FeedbackConfig,
     JitterConfig,
     LinkConfig,
     LossConfig,
+    OutageConfig,
     VideoConfig,
     from_mapping,
 )
@@ -35,6 +37,11 @@ def test_a_configuration_survives_json():
         (lambda: VideoConfig(frame_rate_hz="30"), "frame_rate_hz='30'"),
         (lambda: LossConfig(good_loss=1.5), "a probability"),
         (lambda: LossConfig(good_to_bad=0.1, bad_to_good=0.0), "never recovers"),
+        (lambda: LossConfig(from_s=10.0, until_s=5.0), "must be after loss.from_s=10.0"),
+        (lambda: JitterConfig(distribution="uniform", mean_s=0.1), "mean_s=0.1 is for"),
+        (lambda: VideoConfig(app_limit_until_s=5.0), "app_max_rate_bps=0 does not set"),
+        (lambda: OutageConfig(keeps=True, until_s=600.0), "is too long"),
+        (lambda: CallConfig(feedback=FeedbackConfig(rtt_packet="sent")), "consent_interval_s=0"),
         (lambda: LinkConfig(queue_limit_bytes=1000), "cannot hold one packet"),
         (lambda: JitterConfig(correlation=1.0), "correlation=1.0"),
         (lambda: RewardConfig(freeze=0.9, delay=0.9), "add up to 1.8|add up to 2"),

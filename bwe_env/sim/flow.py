@@ -62,6 +62,7 @@ FLOW = record(
         ("next_arrival_seq", "i8"),  # packet whose arrival is timed
         ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),
+        ("newest_forward_us", "i8"),  # one-way delay of the newest packet that has arrived
         (
             "rtcp_forward_us",
             "i8",

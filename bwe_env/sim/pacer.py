@@ -220,7 +220,9 @@ def pacer_padding_bytes(pacer: Record, in_flight_bytes: int) -> int:
     """The portion of padding due now that nothing waits; 0 while there is a debt."""
     if pacer.padding_debt_bytes > 0 or pacer_is_blocked(pacer, in_flight_bytes):
         return 0
-    return bytes_in(pacer.padding_rate_bps, PADDING_PORTION_US)
+    # At least a byte at any rate: nothing sent is no debt, and the pacer would ask for ever.
+    portion_bytes = bytes_in(pacer.padding_rate_bps, PADDING_PORTION_US)
+    return max(1, portion_bytes) if pacer.padding_rate_bps > 0 else 0
 
 
 @kernel

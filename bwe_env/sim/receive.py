@@ -103,6 +103,7 @@ def on_packet_arrival(
     if receiver.newest_seq < 0:
         receiver.report_seq = seq  # what was lost before the first arrival is never told of
     receiver.newest_seq = seq
+    flow.newest_forward_us = packet.arrival_us - packet.send_us
     if packet.kind == KIND_VIDEO:
         previous = receiver.newest_video_seq
         receiver.newest_video_seq = seq
@@ -202,8 +203,7 @@ def on_rtcp_timer(
                 call, flow, packets, queue, segments, now_us
             )
         else:
-            packet = packets[newest & (len(packets) - 1)]
-            flow.rtcp_forward_us = packet.arrival_us - packet.send_us
+            flow.rtcp_forward_us = flow.newest_forward_us
         _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us)
     flow.timers_us[EVENT_RTCP] = now_us + flow.rtcp_interval_us
 
@@ -261,7 +261,10 @@ def send_decision(
 def _tell_by_receiver_clock(
     flow: Record, packets: np.ndarray, first_seq: int, last_seq: int
 ) -> None:
-    """The receive times of a report are the receiver's; nobody needs the true ones any more."""
+    """The receive times of a report are by the receiver's clock: what the sender reads from now on.
+
+    Whatever needs the true ones has taken them at the arrival.
+    """
     mask = len(packets) - 1
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]

@@ -348,6 +348,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     flow.rtcp_received_base = 0
     flow.rtcp_newest_seq = -1
     flow.rtcp_forward_us = 0
+    flow.newest_forward_us = 0
     flow.rtt_us = DEFAULT_RTT_US
     flow.last_consent_us = 0
     flow.report_first_seq = 0
@@ -668,7 +669,9 @@ class World:
             RingOverflowError: see `raise_ring_errors`.
         """
         envs = range(self.num_envs) if envs is None else envs
-        reasons = np.zeros(self.num_envs, dtype=np.int64)
+        reasons = np.empty(self.num_envs, dtype=np.int64)
+        until = np.empty(self.num_envs, dtype=np.int64)
+        until[envs.start : envs.stop] = until_us
         advance(
             self.calls,
             self.flows,
@@ -681,19 +684,21 @@ class World:
             self.segments,
             envs.start,
             envs.stop,
-            np.full(self.num_envs, until_us, dtype=np.int64),
+            until,
             reasons,
         )
-        self.raise_ring_errors()
+        self.raise_ring_errors(envs)
         return reasons[envs.start : envs.stop]
 
-    def raise_ring_errors(self) -> None:
+    def raise_ring_errors(self, envs: range | None = None) -> None:
         """Turn a full ring into its named error.
 
         Raises:
             RingOverflowError: a call needed more rows than `ring_lengths` reckoned.
         """
-        failed = np.flatnonzero(self.calls["status"] == STATUS_MESSAGE_RING_FULL)
+        envs = range(self.num_envs) if envs is None else envs
+        status = self.calls["status"][envs.start : envs.stop]
+        failed = envs.start + np.flatnonzero(status == STATUS_MESSAGE_RING_FULL)
         if len(failed):
             raise RingOverflowError(
                 f"the message ring of call {int(failed[0])} ({self.messages.shape[1]} rows) is "

@@ -17,6 +17,7 @@ from bwe_env.sim.pacer import (
     pacer_elapse,
     pacer_next_send_us,
     pacer_on_sent,
+    pacer_padding_bytes,
     pacer_plan_wake,
     pacer_queue_packets,
     pacer_reset,
@@ -239,3 +240,14 @@ def test_at_high_rates_the_timer_is_held_back_for_three_packets_only() -> None:
     row.packet_bytes = 1_200.0
     pacer_plan_wake(row, 100, 0)
     assert (row.task_us, row.wake_us) == (1_200, 2_000)
+
+
+@pytest.mark.parametrize("padding_bps", [1, 5, 799])
+def test_the_smallest_padding_rate_sends_something_and_never_asks_for_ever(
+    padding_bps: int,
+) -> None:
+    row = pacer(padding_bps=padding_bps)
+    assert pacer_padding_bytes(row, 0) == 1
+    row.padding_debt_bytes = 1
+    assert pacer_padding_bytes(row, 0) == 0
+    assert pacer_padding_bytes(pacer(), 0) == 0
