@@ -23,7 +23,7 @@ MTU_BYTES = 1200
 MAX_DELAY_STEPS = 16
 
 #: Sources of cross traffic, and competing calls, of one network (ours).
-MAX_SOURCES = 8
+MAX_SOURCES = 16
 MAX_COMPETING_CALLS = 15
 
 T = TypeVar("T")
@@ -75,6 +75,10 @@ class VideoConfig:
     """application limit on the media rate (screen share, muted camera); 0 for none"""
     app_limit_until_s: float = 0.0
     """when the application lifts that limit; 0 for never"""
+    pause_from_s: float = 0.0
+    """when the call's own camera stands still (competing calls go on): nothing is coded"""
+    pause_until_s: float = 0.0
+    """when it goes on; not after `pause_from_s` for no pause. A receiver sees a freeze"""
     rate_share: float = 1.0
     """share of what the controller leaves for video that the encoder is asked for: below 1, the
     sender keeps something back for what it cannot foresee"""
@@ -102,6 +106,8 @@ class VideoConfig:
             f"app_limit_until_s={self.app_limit_until_s} lifts a limit that "
             "app_max_rate_bps=0 does not set.",
         )
+        _require_range("pause_from_s", self.pause_from_s, 0, 86_400, "s")
+        _require_range("pause_until_s", self.pause_until_s, 0, 86_400, "s")
         _require_range("encoder_lag_s", self.encoder_lag_s, 0, 10, "s")
         _require_range("frame_size_sd", self.frame_size_sd, 0, 2, "")
         _require_range("frame_size_correlation", self.frame_size_correlation, 0, 0.999, "")
@@ -413,7 +419,9 @@ class OnOffTraffic:
 
 @dataclass(frozen=True, kw_only=True)
 class TcpTraffic:
-    """A TCP sender that always has something to send (see `bwe_env.sim.cross_traffic`)."""
+    """A TCP sender (see `bwe_env.sim.cross_traffic`) that always has something to send, or fetches
+    one file after another, each over a new connection, with idle times between them.
+    """
 
     algorithm: Literal["reno", "cubic"] = "cubic"
     """congestion control of RFC 5681 or RFC 9438"""
@@ -429,6 +437,13 @@ class TcpTraffic:
     """what its receiver lets it have under way (6 MB of full packets)"""
     min_rto_s: float = 0.2
     """floor of the retransmission timer: 0.2 in Linux, 1.0 in RFC 6298"""
+    min_file_bytes: int = 0
+    max_file_bytes: int = 0
+    """sizes of its files on the wire, uniform between the two; 0 for one file without end"""
+    mean_idle_s: float = 10.0
+    """between two files: exponential"""
+    starts_idle: bool = False
+    """whether an idle time comes before its first file"""
     start_s: float = 0.0
     """time of the call at which it begins to send"""
     stop_s: float = 0.0
@@ -441,6 +456,14 @@ class TcpTraffic:
         _require_range("tcp.ack_jitter_s", self.ack_jitter_s, 0.0, 1.0, "s")
         _require_range("tcp.max_window_packets", self.max_window_packets, 2, 32_768, "packets")
         _require_range("tcp.min_rto_s", self.min_rto_s, 0.001, 60.0, "s")
+        _require_range("tcp.min_file_bytes", self.min_file_bytes, 0, 1e9, "bytes")
+        _require_range("tcp.max_file_bytes", self.max_file_bytes, 0, 1e9, "bytes")
+        _require(
+            self.min_file_bytes <= self.max_file_bytes,
+            f"tcp.min_file_bytes={self.min_file_bytes} must not be above "
+            f"tcp.max_file_bytes={self.max_file_bytes}.",
+        )
+        _require_range("tcp.mean_idle_s", self.mean_idle_s, 0.001, 86_400, "s")
         _require_source("tcp", self.packet_bytes, self.start_s, self.stop_s)
 
 

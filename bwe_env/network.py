@@ -35,6 +35,10 @@ class Network:
     competing_calls: int = 0
     """further video calls in the same queue, over the same paths, from the same start: set up like
     the call itself, with GCC in control"""
+    competing_start_s: tuple[float, ...] = ()
+    """times of the call at which they begin, in order; 0 for those that it does not name"""
+    competing_added_delay_s: tuple[float, ...] = ()
+    """what each adds to the propagation delay of either direction, in the same way"""
 
     def __post_init__(self) -> None:
         sources = tuple(self.cross_traffic)
@@ -54,6 +58,14 @@ class Network:
                 f"competing_calls={self.competing_calls!r} must be a whole number from 0 to "
                 f"{MAX_COMPETING_CALLS}."
             )
+        for name, longest_s in (("competing_start_s", 86_400), ("competing_added_delay_s", 10)):
+            values = tuple(getattr(self, name))
+            if len(values) > self.competing_calls or not all(0 <= v <= longest_s for v in values):
+                raise ConfigError(
+                    f"{name}={values!r} must name at most competing_calls={self.competing_calls} "
+                    f"times from 0 to {longest_s} s."
+                )
+            object.__setattr__(self, name, values)
 
     @property
     def name(self) -> str:

@@ -139,6 +139,7 @@ def _on_departure(
     arrival_us = NEVER
     if not is_lost:
         arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, release_us)
+        arrival_us += flow.added_delay_us
     if entry.seq == CONSENT_ENTRY:
         # One check under way is enough: a later one would only confirm what this one does.
         if flow.timers_us[EVENT_CONSENT_ARRIVAL] == NEVER:

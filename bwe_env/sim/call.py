@@ -6,6 +6,7 @@ traffic do to nobody.
 
 from __future__ import annotations
 
+from bwe_env.config import MAX_COMPETING_CALLS
 from bwe_env.sim._jit import record
 from bwe_env.sim.link import LINK
 from bwe_env.sim.path import PATH
@@ -48,6 +49,8 @@ NETWORK = record(
         ("max_wait_us", "i8"),
         ("grant_interval_us", "i8"),
         ("competing_calls", "i8"),
+        ("competing_start_us", "i8", (MAX_COMPETING_CALLS,)),
+        ("competing_added_us", "i8", (MAX_COMPETING_CALLS,)),  # to the delay of either direction
         ("first_source", "i8"),  # of the table of sources
         ("num_sources", "i8"),
         ("forward", PATH),

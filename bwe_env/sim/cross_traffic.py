@@ -8,7 +8,8 @@ TCP: slow start, fast retransmit and congestion control of RFC 5681 (Reno) or RF
 retransmission timer of RFC 6298, selective acknowledgements with the pipe of RFC 6675, as every
 present stack has it (NewReno, RFC 6582, repairs one loss per round trip). Every packet is
 acknowledged at once; RTTs are measured with timestamps (RFC 7323), so retransmissions are, too.
-Windows are counted in packets of one size. Without: HyStart, pacing, ECN, delayed ACKs.
+Windows are counted in packets of one size. Without: HyStart, pacing, ECN, delayed ACKs. A source
+that fetches files begins each as a new connection would, its handshake left out.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ SOURCE = record(
         ("ack_jitter_us", "f8"),  # TCP: most by which an ACK is late, uniform, in order
         ("max_window", "i8"),  # TCP: receiver's window in packets
         ("min_rto_us", "i8"),
+        ("min_file_bytes", "i8"),  # TCP
+        ("max_file_bytes", "i8"),  # TCP: 0 for one file without end
+        ("mean_idle_us", "f8"),  # TCP: between two files, exponential
         # Common state
         ("key", "u8"),  # of the call's random streams
         ("number", "i8"),  # within its call
@@ -103,6 +107,8 @@ SOURCE = record(
         ("rto_timer_us", "i8"),  # NEVER while nothing is outstanding
         ("fast_recoveries", "i8"),
         ("timeouts", "i8"),
+        ("end_seq", "i8"),  # first packet beyond the file; NEVER for one without end
+        ("next_file_us", "i8"),  # when the next file begins; NEVER while one is under way
         # CUBIC, RFC 9438 section 4.1
         ("w_max", "f8"),
         ("epoch_us", "i8"),  # start of the present growth; NEVER before its first ACK
@@ -114,6 +120,7 @@ SOURCE = record(
         ("ack_head", "i8"),
         ("ack_tail", "i8"),
         ("kind", "i1"),
+        ("starts_idle", "i1"),  # TCP: an idle time comes before the first file
         ("in_recovery", "i1"),
     ]
 )
@@ -139,6 +146,36 @@ def source_entry_flow(source: Record) -> int:
 
 
 @kernel
+def _forget_path(source: Record) -> None:
+    """TCP: what a new connection believes."""
+    source.cwnd = INITIAL_WINDOW
+    source.ssthresh = float(source.max_window)
+    source.srtt_us = 0.0
+    source.rttvar_us = 0.0
+    source.rto_us = float(INITIAL_RTO_US)
+    source.rto_timer_us = NEVER
+    source.in_recovery = 0
+    source.w_max = 0.0
+    source.epoch_us = NEVER
+    source.k_s = 0.0
+    source.w_est = 0.0
+    source.cwnd_prior = 0.0
+
+
+@kernel
+def _chance(source: Record) -> float:
+    """The source's next random number, uniform on [0, 1)."""
+    counter = source.counter
+    source.counter = counter + 1
+    return uniform(source.key, STREAM_CROSS_TRAFFIC + source.number, counter)
+
+
+@kernel
+def _exponential(source: Record, mean_us: float) -> float:
+    return -mean_us * math.log(1.0 - _chance(source))
+
+
+@kernel
 def source_reset(source: Record, rows: np.ndarray, key: np.uint64, number: int) -> None:
     """Before its start; the configuration stays."""
     source.key = key
@@ -160,24 +197,20 @@ def source_reset(source: Record, rows: np.ndarray, key: np.uint64, number: int) 
     source.resend_seq = 0
     source.recover = 0
     source.pipe = 0
-    source.cwnd = INITIAL_WINDOW
-    source.ssthresh = float(source.max_window)
-    source.srtt_us = 0.0
-    source.rttvar_us = 0.0
-    source.rto_us = float(INITIAL_RTO_US)
-    source.rto_timer_us = NEVER
     source.fast_recoveries = 0
     source.timeouts = 0
-    source.w_max = 0.0
-    source.epoch_us = NEVER
-    source.k_s = 0.0
-    source.w_est = 0.0
-    source.cwnd_prior = 0.0
     source.expected_seq = 0
     source.ack_head = 0
     source.ack_tail = 0
-    source.in_recovery = 0
+    _forget_path(source)
+    source.end_seq = NEVER
+    source.next_file_us = NEVER
     source.timer_us = source.start_us
+    if source.max_file_bytes > 0:
+        source.end_seq = 0
+        if source.starts_idle == 1:
+            source.timer_us += int(_exponential(source, source.mean_idle_us))
+        source.next_file_us = source.timer_us
     if source.kind != SOURCE_ON_OFF:
         for index in range(len(rows)):
             rows[index].state = _UNSENT
@@ -204,15 +237,6 @@ def _send(
 
 
 # --- On/off UDP -----------------------------------------------------------------------------------
-
-
-@kernel
-def _exponential(source: Record, mean_us: float) -> float:
-    counter = source.counter
-    source.counter = counter + 1
-    return -mean_us * math.log(
-        1.0 - uniform(source.key, STREAM_CROSS_TRAFFIC + source.number, counter)
-    )
 
 
 @kernel
@@ -346,6 +370,8 @@ def _fill_window(
         if seq < 0:
             if source.next_seq - source.una >= source.max_window or now_us >= source.stop_us:
                 return
+            if source.next_seq >= source.end_seq:
+                return
             seq = source.next_seq
             source.next_seq += 1
         _transmit(source, rows, link, segments, queue, seq, now_us)
@@ -418,6 +444,8 @@ def _on_ack(
         source.rto_timer_us = NEVER
         if source.next_seq > source.una:
             source.rto_timer_us = now_us + int(source.rto_us)
+        if source.una >= source.end_seq:
+            source.next_file_us = now_us + int(_exponential(source, source.mean_idle_us))
     if source.in_recovery == 1 and source.una >= source.recover:
         source.in_recovery = 0
     first_lost = _find_losses(source, rows)
@@ -462,8 +490,18 @@ def _on_timeout(
 
 
 @kernel
+def _begin_file(source: Record) -> None:
+    """A file of random length, over a connection that knows nothing of those before it."""
+    spread_bytes = source.max_file_bytes - source.min_file_bytes
+    size_bytes = source.min_file_bytes + spread_bytes * _chance(source)
+    source.end_seq = source.next_seq + max(1, math.ceil(size_bytes / source.packet_bytes))
+    source.next_file_us = NEVER
+    _forget_path(source)
+
+
+@kernel
 def _schedule_tcp(source: Record, rows: np.ndarray) -> None:
-    source.timer_us = source.rto_timer_us
+    source.timer_us = min(source.rto_timer_us, source.next_file_us)
     if source.ack_head < source.ack_tail:
         arrival_us = rows[source.ack_head & (len(rows) - 1)].ack_arrival_us
         source.timer_us = min(source.timer_us, arrival_us)
@@ -491,6 +529,8 @@ def source_on_timer(
     elif source.rto_timer_us <= now_us:
         _on_timeout(source, rows, link, segments, queue, now_us)
     else:
+        if source.next_file_us <= now_us:
+            _begin_file(source)
         _fill_window(source, rows, link, segments, queue, now_us)
     _schedule_tcp(source, rows)
 
@@ -514,10 +554,7 @@ def source_on_departed(
         return  # as if lost: a later ACK says the same and more
     arrival_us = released_us + source.rtt_us
     if source.ack_jitter_us > 0.0:
-        counter = source.counter
-        source.counter = counter + 1
-        chance = uniform(source.key, STREAM_CROSS_TRAFFIC + source.number, counter)
-        arrival_us += int(source.ack_jitter_us * chance)
+        arrival_us += int(source.ack_jitter_us * _chance(source))
     if source.ack_tail > source.ack_head:
         newest_us = rows[(source.ack_tail - 1) & mask].ack_arrival_us
         arrival_us = max(arrival_us, newest_us)

@@ -34,6 +34,8 @@ ENCODER = record(
         ("rate_share", "f8"),  # of the rate left for video
         ("app_max_rate_bps", "f8"),  # 0 for none
         ("app_limit_until_us", "i8"),  # 0 for a limit that is never lifted
+        ("pause_from_us", "i8"),
+        ("pause_until_us", "i8"),  # not after `pause_from_us` for no pause
         ("lag_us", "f8"),
         ("size_sd", "f8"),
         ("size_correlation", "f8"),

@@ -55,6 +55,8 @@ FLOW = record(
         ("estimator_interval_us", "i8"),  # 0: at every report; receiver-side: the period
         ("consent_interval_us", "i8"),
         ("drop_timeout_us", "i8"),
+        ("start_us", "i8"),  # a competing call may begin later
+        ("added_delay_us", "i8"),  # beyond the path's own, as its mailbox has it for messages
         # The present decision
         ("target_rate_bps", "i8"),
         # State

@@ -36,6 +36,7 @@ MAILBOX = record(
         ("tail", "i8"),
         ("lost", "i8"),
         ("overflows", "i8"),  # messages that found the ring full: an error
+        ("added_delay_us", "i8"),  # configuration: beyond the path's own
     ]
 )
 
@@ -72,7 +73,8 @@ def message_send(
         mailbox.overflows += 1
         return
     message = messages[mailbox.tail & (len(messages) - 1)]
-    message.arrival_us = path_arrival_us(path, key, STREAM_REVERSE_JITTER, now_us)
+    arrival_us = path_arrival_us(path, key, STREAM_REVERSE_JITTER, now_us)
+    message.arrival_us = arrival_us + mailbox.added_delay_us
     message.built_us = now_us
     message.a = a
     message.b = b

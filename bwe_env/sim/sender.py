@@ -174,6 +174,8 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
     rtx_bps = flow.rtx_bytes * 8e6 / encoder.frame_interval_us
     flow.rtx_rate_bps += RTX_RATE_WEIGHT * (rtx_bps - flow.rtx_rate_bps)
     flow.rtx_bytes = 0
+    if encoder.pause_from_us <= now_us < encoder.pause_until_us:
+        return
 
     target_bps = float(flow.target_rate_bps)
     if flow.controller == CONTROLLER_GCC:

@@ -164,6 +164,11 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["max_wait_us"] = s_to_us(network.link.max_wait_s)
         row["grant_interval_us"] = s_to_us(network.link.grant_interval_s)
         row["competing_calls"] = network.competing_calls
+        for name, values in (
+            ("competing_start_us", network.competing_start_s),
+            ("competing_added_us", network.competing_added_delay_s),
+        ):
+            row[name][: len(values)] = [s_to_us(value) for value in values]
         row["num_sources"] = len(network.cross_traffic)
         _fill_path(row["forward"], network.forward)
         _fill_path(row["reverse"], network.reverse)
@@ -190,6 +195,10 @@ def build_sources(networks: Sequence[Network]) -> NDArray[Any]:
             row["ack_jitter_us"] = s_to_us(source.ack_jitter_s)
             row["max_window"] = source.max_window_packets
             row["min_rto_us"] = s_to_us(source.min_rto_s)
+            row["min_file_bytes"] = source.min_file_bytes
+            row["max_file_bytes"] = source.max_file_bytes
+            row["mean_idle_us"] = source.mean_idle_s * 1e6
+            row["starts_idle"] = source.starts_idle
     return rows
 
 
@@ -225,7 +234,10 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     """
     packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
     packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
-    reverse_s = max(_longest_delay_s(network.reverse) for network in networks)
+    reverse_s = max(
+        _longest_delay_s(network.reverse) + max(network.competing_added_delay_s, default=0.0)
+        for network in networks
+    )
     flows = 1 + max(network.competing_calls for network in networks)
     sources = [source for network in networks for source in network.cross_traffic]
     windows = [s.max_window_packets for s in sources if isinstance(s, TcpTraffic)]
@@ -268,6 +280,8 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     encoder["rate_share"] = video.rate_share
     encoder["app_max_rate_bps"] = video.app_max_rate_bps
     encoder["app_limit_until_us"] = s_to_us(video.app_limit_until_s)
+    encoder["pause_from_us"] = s_to_us(video.pause_from_s)
+    encoder["pause_until_us"] = s_to_us(video.pause_until_s)
     encoder["lag_us"] = video.encoder_lag_s * 1e6
     encoder["size_sd"] = video.frame_size_sd
     encoder["size_correlation"] = video.frame_size_correlation
@@ -319,30 +333,32 @@ def _copy_path(target: Record, source: Record) -> None:
 
 @kernel
 def _start_timers(flow: Record) -> None:
+    start_us = flow.start_us
     for event in range(N_EVENTS):
         flow.timers_us[event] = NEVER
     if flow.consent_interval_us > 0:
-        flow.timers_us[EVENT_CONSENT] = 0
-        flow.timers_us[EVENT_DROP] = flow.drop_timeout_us
-    flow.timers_us[EVENT_REPORT] = FIRST_REPORT_US
+        flow.timers_us[EVENT_CONSENT] = start_us
+        flow.timers_us[EVENT_DROP] = start_us + flow.drop_timeout_us
+    flow.timers_us[EVENT_REPORT] = start_us + FIRST_REPORT_US
     if flow.feedback_interval_us > 0:
-        flow.timers_us[EVENT_REPORT] = flow.feedback_interval_us
-    flow.timers_us[EVENT_RTCP] = flow.rtcp_interval_us
-    flow.timers_us[EVENT_PROCESS] = PROCESS_INTERVAL_US  # the first one was the reset
+        flow.timers_us[EVENT_REPORT] = start_us + flow.feedback_interval_us
+    flow.timers_us[EVENT_RTCP] = start_us + flow.rtcp_interval_us
+    flow.timers_us[EVENT_PROCESS] = start_us + PROCESS_INTERVAL_US  # the first was the reset
     if flow.encoder.enabled == 1:
         flow.timers_us[EVENT_FRAME] = flow.camera_phase_us
     if flow.audio_interval_us > 0:
-        flow.timers_us[EVENT_AUDIO] = 0
+        flow.timers_us[EVENT_AUDIO] = start_us
 
 
 @kernel
 def flow_reset(flow: Record, key: np.uint64) -> None:
-    """A flow at t = 0: transport ready, the start rate, GCC asking for its first probes."""
+    """A flow at its start: transport ready, the start rate, GCC asking for its first probes."""
+    start_us = flow.start_us
     flow.key = key
-    flow.camera_phase_us = 0
+    flow.camera_phase_us = start_us
     if flow.number > 0:  # a competing call's camera knows nothing of the call's
         share = uniform(key, STREAM_CAMERA_PHASE, 0)
-        flow.camera_phase_us = int(share * flow.encoder.frame_interval_us)
+        flow.camera_phase_us = start_us + int(share * flow.encoder.frame_interval_us)
     flow.scale = 1.0
     flow.next_arrival_seq = 0
     flow.rtcp_received_base = 0
@@ -350,7 +366,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     flow.rtcp_forward_us = 0
     flow.newest_forward_us = 0
     flow.rtt_us = DEFAULT_RTT_US
-    flow.last_consent_us = 0
+    flow.last_consent_us = start_us
     flow.report_first_seq = 0
     flow.report_last_seq = -1
     flow.report_built_us = 0
@@ -372,11 +388,11 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
         flow.min_rate_bps,
         flow.start_rate_bps,
         flow.max_rate_bps if flow.gcc_parameters.knows_max_rate == 1 else 0,
-        0,
+        start_us,
     )
-    gcc_on_network_availability(flow.gcc, flow.gcc_parameters, True, 0)
-    apply_decision(flow, flow.start_rate_bps, 0, 0, 0, 0)
-    follow_gcc(flow, 0)
+    gcc_on_network_availability(flow.gcc, flow.gcc_parameters, True, start_us)
+    apply_decision(flow, flow.start_rate_bps, 0, 0, 0, start_us)
+    follow_gcc(flow, start_us)
     _start_timers(flow)
 
 
@@ -438,8 +454,15 @@ def call_reset(
         for position in range(len(flow_frames)):
             flow_frames[position].number = -1
         number = index - call.first_flow
+        flow = flows[index]
+        flow.start_us = 0
+        flow.added_delay_us = 0
+        if number > 0:
+            flow.start_us = row.competing_start_us[number - 1]
+            flow.added_delay_us = row.competing_added_us[number - 1]
+        flow.mailbox.added_delay_us = flow.added_delay_us
         # A competing call has chances of its own.
-        flow_reset(flows[index], key if number == 0 else mix64(key + np.uint64(number)))
+        flow_reset(flow, key if number == 0 else mix64(key + np.uint64(number)))
     flow = flows[call.first_flow]
     step_reset(call, flow, steps[env])
     observe_flow(flow, history[env], 1, 0)
@@ -504,6 +527,7 @@ class World:
         flows["controller"] = CONTROLLER_GCC
         flows["controller"][:: rings.flows] = controller
         flows["number"] = np.arange(num_flows) % rings.flows
+        flows["encoder"]["pause_until_us"][flows["number"] > 0] = 0
         calls = np.zeros(num_envs, dtype=CALL)
         calls["first_flow"] = np.arange(num_envs) * rings.flows
         calls["num_flows"] = 1

@@ -393,6 +393,74 @@ def test_an_action_acts_on_the_calls_own_sender_alone() -> None:
     assert other > 1_000_000
 
 
+def test_a_competing_call_sends_nothing_before_its_start_and_then_begins_like_any_other() -> None:
+    late = Network(
+        trace=constant(3e6, name="late"), competing_calls=2, competing_start_s=(0.0, 7.25)
+    )
+    call = OneCall(late, VIDEO, step_us=10_000)
+    others = call.world.flows[1:3]
+    call.run_until(7.25 - 0.01)
+    sent = others["totals"]["sent_packets"].sum(axis=1)
+    assert sent[0] > 1000
+    assert sent[1] == 0
+    call.run_until(20.0)
+    first = call.world.packets[2, 0]
+    assert others["history"]["next_seq"][1] < len(call.world.packets[2])
+    assert first["send_us"] == 7_250_000
+    assert others["target_rate_bps"][1] > 300_000
+
+
+def test_an_added_delay_lengthens_the_round_trip_of_its_own_call_alone() -> None:
+    sound = CallConfig(video=Video(enabled=False))
+    alone = Network(trace=constant(20e6, name="wide"), competing_calls=2)
+    far = replace(alone, competing_added_delay_s=(0.04,))
+    rtts = []
+    for a_network in (alone, far):
+        call = OneCall(a_network, sound)
+        call.run_until(5.0)
+        rtts.append(call.world.flows["rtt_us"][:3].copy())
+    assert (rtts[1] - rtts[0]).tolist() == [0, 80_000, 0]
+
+
+# --- Files ----------------------------------------------------------------------------------------
+
+
+def test_files_of_one_size_arrive_whole_one_after_another_with_idle_times_between() -> None:
+    tcp = TcpTraffic(min_file_bytes=150_000, max_file_bytes=150_000, mean_idle_s=2.0, rtt_s=0.03)
+    _, rows = play(network(tcp), seconds=120.0)
+    sent, arrived = rows["next_seq"][:, 0], rows["una"][:, 0]
+    is_idle = sent == arrived
+    assert (arrived[is_idle] % 100 == 0).all()
+    files = int(arrived[-1]) // 100
+    # 10 Mbps carries a file in some 0.3 s: a period is about 2.3 s, its sd over 52 files is 0.3 s.
+    assert 35 <= files <= 75
+    assert 0.7 < is_idle.mean() < 0.95
+
+
+def test_sizes_of_files_lie_between_the_two_that_are_given() -> None:
+    tcp = TcpTraffic(
+        min_file_bytes=30_000, max_file_bytes=300_000, mean_idle_s=0.5, starts_idle=True
+    )
+    _, rows = play(network(tcp), seconds=120.0, step_us=20_000)
+    ends = np.unique(rows["end_seq"][:, 0])
+    assert ends[0] == 0  # no file before the first idle time has passed
+    sizes = np.diff(ends)
+    assert len(sizes) > 50
+    assert sizes.min() >= 20
+    assert sizes.max() <= 200
+    # Uniform: mean 110 packets, sd 52.
+    assert abs(sizes.mean() - 110) < 4 * 52 / np.sqrt(len(sizes))
+
+
+def test_a_file_begins_with_the_first_window_of_a_new_connection() -> None:
+    tcp = TcpTraffic(min_file_bytes=600_000, max_file_bytes=600_000, mean_idle_s=1.0, rtt_s=0.2)
+    _, rows = play(network(tcp, capacity_bps=5e6), seconds=60.0, step_us=5_000)
+    begins = np.flatnonzero(np.diff(rows["end_seq"][:, 0]) > 0) + 1
+    assert len(begins) > 5
+    assert (rows["cwnd"][begins, 0] == 10.0).all()
+    assert (rows["pipe"][begins, 0] == 10).all()
+
+
 # --- Impossible values ----------------------------------------------------------------------------
 
 
@@ -407,9 +475,19 @@ def test_an_action_acts_on_the_calls_own_sender_alone() -> None:
         (lambda: TcpTraffic(min_rto_s=0.0), "tcp.min_rto_s=0.0"),
         (lambda: TcpTraffic(ack_jitter_s=-0.1), "tcp.ack_jitter_s=-0.1"),
         (lambda: TcpTraffic(start_s=5.0, stop_s=4.0), "tcp.stop_s=4.0 must be after"),
-        (lambda: network(*[TcpTraffic()] * 9), "at most 8 of"),
-        (lambda: network("cubic"), "at most 8 of"),  # type: ignore[arg-type]
+        (lambda: TcpTraffic(min_file_bytes=2, max_file_bytes=1), "tcp.min_file_bytes=2 must not"),
+        (lambda: TcpTraffic(mean_idle_s=0.0), "tcp.mean_idle_s=0.0"),
+        (lambda: network(*[TcpTraffic()] * 17), "at most 16 of"),
+        (lambda: network("cubic"), "at most 16 of"),  # type: ignore[arg-type]
         (lambda: replace(network(), competing_calls=-1), "competing_calls=-1 .* from 0 to 15"),
+        (
+            lambda: replace(network(), competing_calls=1, competing_start_s=(1.0, 2.0)),
+            "competing_start_s=.* at most competing_calls=1 times",
+        ),
+        (
+            lambda: replace(network(), competing_calls=1, competing_added_delay_s=(-0.1,)),
+            "competing_added_delay_s=.* from 0 to 10 s",
+        ),
     ],
 )
 def test_an_impossible_value_says_its_name_and_what_is_allowed(make: Any, message: str) -> None:
