@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
@@ -28,8 +29,9 @@ from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
+from bwe_env.sim.packet import FATE_DELIVERED
 from bwe_env.sim.state import World
-from bwe_env.units import s_to_us
+from bwe_env.units import BITS_PER_BYTE, s_to_us
 
 Controller = Literal["gcc"] | RatePolicy | EstimatorFactory
 
@@ -104,6 +106,87 @@ def run_calls(
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class CallSeries:
+    """One call, interval by interval, with everybody who shares its queue.
+
+    All arrays have one column per interval that was played; a dropped call has fewer.
+    """
+
+    steps: NDArray[Any]
+    """STEP rows of the call itself, as `info` shows them"""
+    flow_rates_bps: NDArray[np.float64]
+    """what arrived, on the wire: the call's own media first, then those of competing calls"""
+    source_rates_bps: NDArray[np.float64]
+    """what sources of cross traffic got through the bottleneck, on the wire"""
+    dropped: bool
+    """whether the call itself dropped"""
+
+    @property
+    def time_s(self) -> NDArray[np.float64]:
+        """Ends of the intervals, since the call began."""
+        return np.asarray(self.steps["time_s"], dtype=np.float64)
+
+
+def run_series(
+    network: Network,
+    controller: Controller,
+    *,
+    call: CallConfig | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    reward: RewardConfig | None = None,
+    observation: ObservationConfig | None = None,
+    gcc: GccParameters | None = None,
+    num_threads: int = 1,
+) -> list[CallSeries]:
+    """The calls that `run_calls` would run on one network, one series per seed.
+
+    Raises:
+        UnknownNameError: a controller's name other than "gcc".
+        ConfigError: no seeds.
+    """
+    if isinstance(controller, str) and controller != "gcc":
+        raise unknown_name("controller", controller, ("gcc",))
+    if len(seeds) == 0:
+        raise ConfigError("run_series needs at least one seed.")
+    call = call or CallConfig()
+    world = World.make(
+        len(seeds),
+        [network],
+        call,
+        gcc=gcc or GccParameters(),
+        reward=reward or RewardConfig(),
+        observation=observation or ObservationConfig(),
+        controller=_controller_id(controller),
+    )
+    for env, seed in enumerate(seeds):
+        world.reset(env, 0, call_key(network.name, seed))
+    num_sources = len(network.cross_traffic)
+    flow_bytes = np.zeros((call.steps + 1, len(seeds), world.flows_per_call))
+    source_bytes = np.zeros((call.steps + 1, len(seeds), num_sources))
+
+    def watch(position: int) -> None:
+        arrived = world.flows["totals"]["fate_bytes"][:, FATE_DELIVERED]
+        flow_bytes[position + 1] = arrived.reshape(len(seeds), -1)
+        source_bytes[position + 1] = world.sources["departed_bytes"][:, :num_sources]
+
+    with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
+        steps = _run_batch(world, controller, call, threads, num_threads, watch)
+    to_bps = BITS_PER_BYTE / call.interval_s
+    series = []
+    for env in range(len(seeds)):
+        played = ~np.isnan(steps["time_s"][:, env])
+        series.append(
+            CallSeries(
+                steps=steps[played, env],
+                flow_rates_bps=to_bps * np.diff(flow_bytes[:, env], axis=0)[played].T,
+                source_rates_bps=to_bps * np.diff(source_bytes[:, env], axis=0)[played].T,
+                dropped=bool(world.calls["status"][env] == STATUS_DROPPED),
+            )
+        )
+    return series
+
+
 def _is_policy(controller: Controller) -> TypeGuard[RatePolicy]:
     return hasattr(controller, "act")
 
@@ -120,8 +203,13 @@ def _run_batch(
     call: CallConfig,
     threads: ThreadPoolExecutor,
     num_threads: int,
+    watch: Callable[[int], None] | None = None,
 ) -> NDArray[Any]:
-    """Run the batch to its end; returns STEP rows, shape (steps, num_envs)."""
+    """Run the batch to its end; returns STEP rows, shape (steps, num_envs).
+
+    Args:
+        watch: called with each interval's position at its end.
+    """
     interval_us = s_to_us(call.interval_s)
     duration_us = call.steps * interval_us
     steps = np.zeros((call.steps, world.num_envs), dtype=world.steps.dtype)
@@ -154,6 +242,8 @@ def _run_batch(
         )
         steps[position] = world.steps
         steps["time_s"][position, ~active] = np.nan  # no such interval: the call had dropped
+        if watch is not None:
+            watch(position)
     return steps
 
 

@@ -38,7 +38,15 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 #: Modules that no kernel reads anything from; an edit there keeps the compiled code.
-_NOT_COMPILED = ("trace/", "env.py", "vector_env.py", "render.py", "rollout.py", "estimator.py")
+_NOT_COMPILED = (
+    "trace/",
+    "env.py",
+    "vector_env.py",
+    "render.py",
+    "rollout.py",
+    "scenarios.py",
+    "estimator.py",
+)
 
 
 def _sources_digest() -> str:

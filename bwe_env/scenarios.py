@@ -1,0 +1,343 @@
+"""Named scenarios: published test cases as networks and call settings.
+
+`RFC_8867` holds the test cases of RFC 8867, "Test Cases for Evaluating Congestion Control for
+Interactive Real-Time Media", section 5, one entry per value where a case names several. Where a
+case cannot be played as written, `Scenario.departures` says how it differs, and `Scenario.missing`
+why it cannot be played at all.
+
+>>> scenario("rfc8867-5.1-50ms").network.trace.capacity_at(50.0)
+2500000.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bwe_env.config import (
+    AudioConfig,
+    CallConfig,
+    JitterConfig,
+    LinkConfig,
+    PathConfig,
+    TcpTraffic,
+    VideoConfig,
+)
+from bwe_env.errors import unknown_name
+from bwe_env.network import Network
+from bwe_env.trace import Trace
+from bwe_env.units import mbps_to_bps, ms_to_s, s_to_ms, us_to_s
+
+# --- What the cases share: RFC 8867 sections 4.2 (path) and 4.3 (media) ---------------------------
+
+#: One-way propagation delay, and how long a full tail-drop queue takes to drain. Section 4.2.
+PROPAGATION_DELAY_S = 0.05
+QUEUE_S = 0.3
+#: Section 4.2 allows 30 ms of jitter at most. Ours: normal, its mean three standard deviations
+#: above the least delay, so that 99.7 % of packets stay within 0 to 30 ms; it never reorders.
+JITTER = JitterConfig(distribution="normal", mean_s=0.015, scale_s=0.005)
+#: Media of one flow. Section 4.3; here audio and headers are within these rates.
+MIN_MEDIA_BPS = 150_000
+MAX_MEDIA_BPS = 1_500_000
+AUDIO_BPS = 20_000
+#: How fast the encoder follows a new target. Section 4.3.
+RESPONSE_S = 0.1
+
+#: Short TCP flows of section 5.7: ten, of which two begin at once and eight with an idle time.
+SHORT_FLOWS = 10
+SHORT_FLOWS_AT_ONCE = 2
+MIN_FILE_BYTES = 100_000
+MAX_FILE_BYTES = 1_000_000
+MEAN_IDLE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A test case: what a call meets, and how it is set up."""
+
+    name: str
+    """unique, lower case; its network's name, too"""
+    section: str
+    """of the document that describes it"""
+    title: str
+    network: Network
+    call: CallConfig
+    media_start_s: float = 0.0
+    """when the call's own media begins"""
+    departures: tuple[str, ...] = ()
+    """where it differs from the document"""
+    missing: str = ""
+    """why it cannot be played; empty if it can"""
+
+    @property
+    def num_flows(self) -> int:
+        """Media flows in the queue, the call's own included."""
+        return 1 + self.network.competing_calls
+
+    @property
+    def flow_starts_s(self) -> tuple[float, ...]:
+        """When each media flow begins, the call's own first."""
+        named = self.network.competing_start_s
+        rest = (0.0,) * (self.network.competing_calls - len(named))
+        return (self.media_start_s, *named, *rest)
+
+    @property
+    def capacity_steps(self) -> tuple[tuple[float, float], ...]:
+        """Pairs of the time of the call, in seconds, and the capacity from then on, in bps."""
+        trace = self.network.trace
+        pairs = zip(trace.start_us.tolist(), trace.capacity_bps.tolist(), strict=True)
+        return tuple((us_to_s(start_us), capacity_bps) for start_us, capacity_bps in pairs)
+
+    @property
+    def parameters(self) -> str:
+        """Everything that a reader needs to play it elsewhere, on one line."""
+        network, video = self.network, self.call.video
+        steps = [f"{bps / 1e6:g} Mbps from {at_s:g} s" for at_s, bps in self.capacity_steps]
+        delay_ms = s_to_ms(network.forward.propagation_delay_s)
+        delays = [delay_ms + s_to_ms(added_s) for added_s in network.competing_added_delay_s]
+        starts = "/".join(f"{start_s:g}" for start_s in self.flow_starts_s)
+        texts = [
+            f"{self.call.duration_s:g} s",
+            ", ".join(steps),
+            f"one-way delay {'/'.join(f'{d:g}' for d in (delay_ms, *delays))} ms",
+            f"queue {s_to_ms(network.link.queue_limit_s):g} ms",
+            f"{self.num_flows} media flow(s) from {starts} s",
+        ]
+        if video.pause_from_s > self.media_start_s:
+            texts.append(f"one pauses from {video.pause_from_s:g} to {video.pause_until_s:g} s")
+        if network.cross_traffic:
+            texts.append(f"{len(network.cross_traffic)} TCP flow(s)")
+        return "; ".join(texts)
+
+
+def media_call(
+    duration_s: float,
+    *,
+    start_s: float = 0.0,
+    pause_s: tuple[float, float] = (0.0, 0.0),
+) -> CallConfig:
+    """The media of section 4.3 for so long.
+
+    Args:
+        start_s: when video begins.
+        pause_s: when it stops and goes on; not together with a late start.
+    """
+    from_s, until_s = (0.0, start_s) if start_s > 0.0 else pause_s
+    return CallConfig(
+        duration_s=duration_s,
+        min_rate_bps=MIN_MEDIA_BPS,
+        start_rate_bps=MIN_MEDIA_BPS,
+        max_rate_bps=MAX_MEDIA_BPS,
+        video=VideoConfig(encoder_lag_s=RESPONSE_S, pause_from_s=from_s, pause_until_s=until_s),
+        audio=AudioConfig(rate_bps=AUDIO_BPS),
+    )
+
+
+def _network(
+    name: str,
+    steps_mbps: Sequence[tuple[float, float]],
+    duration_s: float,
+    *,
+    delay_s: float = PROPAGATION_DELAY_S,
+    queue_s: float = QUEUE_S,
+    tcp: Sequence[TcpTraffic] = (),
+    starts_s: Sequence[float] = (),
+    added_delay_s: Sequence[float] = (),
+    competing_calls: int = 0,
+) -> Network:
+    path = PathConfig(propagation_delay_s=delay_s, jitter=JITTER)
+    trace = Trace.from_points(
+        [time_s for time_s, _ in steps_mbps],
+        [mbps_to_bps(capacity) for _, capacity in steps_mbps],
+        name=name,
+        network_type="pattern",
+        source="RFC 8867",
+        end_s=duration_s,
+    )
+    return Network(
+        trace=trace,
+        link=LinkConfig(queue_limit_s=queue_s),
+        forward=path,
+        reverse=path,
+        cross_traffic=tuple(tcp),
+        competing_calls=competing_calls,
+        competing_start_s=tuple(starts_s),
+        competing_added_delay_s=tuple(added_delay_s),
+    )
+
+
+# --- Section 5 ------------------------------------------------------------------------------------
+
+
+def _variable_capacity(delay_ms: float) -> Scenario:
+    name = f"rfc8867-5.1-{delay_ms:g}ms"
+    steps = ((0.0, 1.0), (40.0, 2.5), (60.0, 0.6), (80.0, 1.0))
+    return Scenario(
+        name=name,
+        section="5.1",
+        title="Variable available capacity with a single flow",
+        network=_network(name, steps, 100.0, delay_s=ms_to_s(delay_ms)),
+        call=media_call(100.0),
+    )
+
+
+def _variable_capacity_shared() -> Scenario:
+    name = "rfc8867-5.2"
+    steps = ((0.0, 4.0), (25.0, 2.0), (50.0, 3.5), (75.0, 1.0), (100.0, 2.0))
+    return Scenario(
+        name=name,
+        section="5.2",
+        title="Variable available capacity with multiple flows",
+        network=_network(name, steps, 125.0, competing_calls=1),
+        call=media_call(125.0),
+    )
+
+
+def _congested_feedback() -> Scenario:
+    name = "rfc8867-5.3"
+    steps = ((0.0, 2.0), (20.0, 1.0), (40.0, 0.5), (60.0, 2.0))
+    return Scenario(
+        name=name,
+        section="5.3",
+        title="Congested feedback link with bidirectional media flows",
+        network=_network(name, steps, 100.0),
+        call=media_call(100.0),
+        missing="a call carries media in one direction, and its reverse path has delay, jitter, "
+        "loss and outages but no queue, so nothing can congest the feedback (backward: 2 Mbps, "
+        "0.8 Mbps from 35 s, 2 Mbps from 70 s)",
+    )
+
+
+def _same_algorithm() -> Scenario:
+    name = "rfc8867-5.4"
+    return Scenario(
+        name=name,
+        section="5.4",
+        title="Competing media flows with the same congestion control",
+        network=_network(name, ((0.0, 3.5),), 120.0, competing_calls=2, starts_s=(20.0, 40.0)),
+        call=media_call(120.0),
+    )
+
+
+def _rtt_fairness() -> Scenario:
+    name = "rfc8867-5.5"
+    delays_ms = (10.0, 25.0, 50.0, 100.0, 150.0)
+    shortest_s = ms_to_s(delays_ms[0])
+    return Scenario(
+        name=name,
+        section="5.5",
+        title="Round-trip time fairness",
+        network=_network(
+            name,
+            ((0.0, 4.0),),
+            300.0,
+            delay_s=shortest_s,
+            competing_calls=4,
+            starts_s=(10.0, 20.0, 30.0, 40.0),
+            added_delay_s=[ms_to_s(delay_ms) - shortest_s for delay_ms in delays_ms[1:]],
+        ),
+        call=media_call(300.0),
+    )
+
+
+#: Media of 5.6 and 5.7 begins later than TCP does.
+_LATE_START_S = 5.0
+_AUDIO_FIRST = "before its video begins, the call's own flow sends its audio"
+
+
+def _long_tcp(queue_ms: float) -> Scenario:
+    name = f"rfc8867-5.6-{queue_ms:g}ms"
+    tcp = TcpTraffic(algorithm="cubic", rtt_s=2.0 * PROPAGATION_DELAY_S)
+    return Scenario(
+        name=name,
+        section="5.6",
+        title="Media flow competing with a long TCP flow",
+        network=_network(name, ((0.0, 2.0),), 120.0, queue_s=ms_to_s(queue_ms), tcp=(tcp,)),
+        call=media_call(120.0, start_s=_LATE_START_S),
+        media_start_s=_LATE_START_S,
+        departures=(_AUDIO_FIRST,),
+    )
+
+
+def _short_tcp() -> Scenario:
+    name = "rfc8867-5.7"
+    flows = [
+        TcpTraffic(
+            algorithm="cubic",
+            rtt_s=2.0 * PROPAGATION_DELAY_S,
+            min_file_bytes=MIN_FILE_BYTES,
+            max_file_bytes=MAX_FILE_BYTES,
+            mean_idle_s=MEAN_IDLE_S,
+            starts_idle=number >= SHORT_FLOWS_AT_ONCE,
+        )
+        for number in range(SHORT_FLOWS)
+    ]
+    return Scenario(
+        name=name,
+        section="5.7",
+        title="Media flows competing with short TCP flows",
+        network=_network(
+            name,
+            ((0.0, 2.0),),
+            300.0,
+            tcp=flows,
+            competing_calls=1,
+            starts_s=(_LATE_START_S,),
+        ),
+        call=media_call(300.0, start_s=_LATE_START_S),
+        media_start_s=_LATE_START_S,
+        departures=(_AUDIO_FIRST,),
+    )
+
+
+def _pause() -> Scenario:
+    name = "rfc8867-5.8"
+    return Scenario(
+        name=name,
+        section="5.8",
+        title="Media pause and resume",
+        network=_network(name, ((0.0, 3.5),), 120.0, competing_calls=2),
+        call=media_call(120.0, pause_s=(40.0, 60.0)),
+        departures=("the flow that pauses keeps its audio",),
+    )
+
+
+#: Every case of section 5, one entry per delay (5.1) and queue (5.6) that it names.
+RFC_8867 = (
+    _variable_capacity(50.0),
+    _variable_capacity(100.0),
+    _variable_capacity_shared(),
+    _congested_feedback(),
+    _same_algorithm(),
+    _rtt_fairness(),
+    _long_tcp(300.0),
+    _long_tcp(1000.0),
+    _short_tcp(),
+    _pause(),
+)
+
+#: Suites by the name that a command line gives them.
+SUITES = {"rfc8867": RFC_8867}
+
+
+def suite(name: str) -> tuple[Scenario, ...]:
+    """The scenarios of a suite.
+
+    Raises:
+        UnknownNameError: no such suite; the known ones are listed.
+    """
+    if name not in SUITES:
+        raise unknown_name("suite", name, SUITES)
+    return SUITES[name]
+
+
+def scenario(name: str) -> Scenario:
+    """The scenario called `name`.
+
+    Raises:
+        UnknownNameError: no such scenario; the known ones are listed.
+    """
+    known = {entry.name: entry for entries in SUITES.values() for entry in entries}
+    if name not in known:
+        raise unknown_name("scenario", name, known)
+    return known[name]

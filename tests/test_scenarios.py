@@ -1,0 +1,127 @@
+"""The parameters of RFC 8867, written down a second time, and what the scenarios make of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bwe_env.config import TcpTraffic
+from bwe_env.errors import UnknownNameError
+from bwe_env.rollout import run_calls, run_series
+from bwe_env.scenarios import RFC_8867, SUITES, Scenario, scenario, suite
+
+#: Section: test duration, capacities in Mbps by their times, one-way delays in ms of each variant
+#: or of each flow, queues in ms, starts of the media flows in s.
+TABLE = {
+    "5.1": (100, {0: 1.0, 40: 2.5, 60: 0.6, 80: 1.0}, {50, 100}, {300}, (0,)),
+    "5.2": (125, {0: 4.0, 25: 2.0, 50: 3.5, 75: 1.0, 100: 2.0}, {50}, {300}, (0, 0)),
+    "5.3": (100, {0: 2.0, 20: 1.0, 40: 0.5, 60: 2.0}, {50}, {300}, (0,)),
+    "5.4": (120, {0: 3.5}, {50}, {300}, (0, 20, 40)),
+    "5.5": (300, {0: 4.0}, {10, 25, 50, 100, 150}, {300}, (0, 10, 20, 30, 40)),
+    "5.6": (120, {0: 2.0}, {50}, {300, 1000}, (5,)),
+    "5.7": (300, {0: 2.0}, {50}, {300}, (5, 5)),
+    "5.8": (120, {0: 3.5}, {50}, {300}, (0, 0, 0)),
+}
+
+each = pytest.mark.parametrize("case", RFC_8867, ids=lambda case: case.name)
+
+
+def delays_ms(case: Scenario) -> set[int]:
+    """One-way propagation delays of all flows of a case."""
+    added = (0.0, *case.network.competing_added_delay_s)
+    return {round(1e3 * (case.network.forward.propagation_delay_s + a)) for a in added}
+
+
+def test_every_case_of_section_5_is_there_once_per_variant() -> None:
+    sections = [case.section for case in RFC_8867]
+    assert sections == ["5.1", "5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "5.6", "5.7", "5.8"]
+    assert len({case.name for case in RFC_8867}) == len(RFC_8867)
+
+
+@each
+def test_times_and_capacities_and_starts_are_those_of_the_rfc(case: Scenario) -> None:
+    duration_s, steps_mbps, _, _, starts_s = TABLE[case.section]
+    assert case.call.duration_s == duration_s
+    assert case.network.trace.duration_s == duration_s
+    assert {at_s: bps / 1e6 for at_s, bps in case.capacity_steps} == steps_mbps
+    assert case.flow_starts_s == starts_s
+
+
+@pytest.mark.parametrize("section", TABLE)
+def test_delays_and_queues_are_those_of_the_rfc(section: str) -> None:
+    cases = [case for case in RFC_8867 if case.section == section]
+    assert set().union(*(delays_ms(case) for case in cases)) == TABLE[section][2]
+    assert {1e3 * case.network.link.queue_limit_s for case in cases} == TABLE[section][3]
+
+
+@each
+def test_media_and_path_are_those_of_section_4(case: Scenario) -> None:
+    call, network = case.call, case.network
+    assert (call.min_rate_bps, call.max_rate_bps) == (150_000, 1_500_000)
+    assert call.start_rate_bps == 150_000
+    assert call.audio.rate_bps == 20_000
+    assert call.video.encoder_lag_s == 0.1
+    assert network.link.discipline == "drop_tail"
+    assert network.forward == network.reverse
+    assert network.forward.loss.mean_loss_ratio == 0.0
+    jitter = network.forward.jitter
+    assert jitter.mean_s + 3.0 * jitter.scale_s == pytest.approx(0.03)
+    assert jitter.mean_s - 3.0 * jitter.scale_s == pytest.approx(0.0)
+
+
+def test_tcp_flows_are_those_of_sections_5_6_and_5_7() -> None:
+    for name in ("rfc8867-5.6-300ms", "rfc8867-5.6-1000ms"):
+        (long,) = scenario(name).network.cross_traffic
+        assert isinstance(long, TcpTraffic)
+        assert (long.rtt_s, long.start_s, long.max_file_bytes) == (0.1, 0.0, 0)
+    short = scenario("rfc8867-5.7").network.cross_traffic
+    assert len(short) == 10
+    assert [flow.starts_idle for flow in short if isinstance(flow, TcpTraffic)].count(False) == 2
+    for flow in short:
+        assert isinstance(flow, TcpTraffic)
+        assert (flow.min_file_bytes, flow.max_file_bytes) == (100_000, 1_000_000)
+        assert flow.mean_idle_s == 10.0
+
+
+def test_one_flow_of_section_5_8_pauses_from_40_to_60_s() -> None:
+    video = scenario("rfc8867-5.8").call.video
+    assert (video.pause_from_s, video.pause_until_s) == (40.0, 60.0)
+
+
+@each
+def test_a_case_that_cannot_be_played_says_why_and_all_others_can(case: Scenario) -> None:
+    assert bool(case.missing) == (case.section == "5.3")
+
+
+def test_names_are_found_and_unknown_ones_get_the_known() -> None:
+    assert suite("rfc8867") is RFC_8867
+    assert all(scenario(case.name) is case for cases in SUITES.values() for case in cases)
+    with pytest.raises(UnknownNameError, match="unknown suite 'rfc8868'.*Known: rfc8867"):
+        suite("rfc8868")
+    with pytest.raises(UnknownNameError, match="Did you mean 'rfc8867-5.4'"):
+        scenario("rfc8867-5.44")
+
+
+def test_a_series_adds_up_to_the_table_of_the_same_calls() -> None:
+    case = scenario("rfc8867-5.2")
+    table = run_calls([case.network], "gcc", call=case.call, seeds=(0, 1))
+    series = run_series(case.network, "gcc", call=case.call, seeds=(0, 1))
+    for call, receive_bps, others_bps in zip(
+        series, table["mean_receive_bps"], table["cross_traffic_bps"], strict=True
+    ):
+        assert call.flow_rates_bps.shape == (2, case.call.steps)
+        assert not call.dropped
+        np.testing.assert_allclose(call.flow_rates_bps[0].mean(), receive_bps)
+        np.testing.assert_allclose(call.flow_rates_bps[1].mean(), others_bps)
+        np.testing.assert_allclose(call.flow_rates_bps[0], call.steps["receive_rate_bps"])
+
+
+def test_short_tcp_flows_come_before_media_and_all_get_through() -> None:
+    case = scenario("rfc8867-5.7")
+    (call,) = run_series(case.network, "gcc", call=case.call, seeds=(0,))
+    before = call.time_s <= case.media_start_s
+    # Audio alone: 50 packets a second of 50 bytes and 40 of headers.
+    assert call.flow_rates_bps[0, before].mean() < 36_000
+    assert call.flow_rates_bps[1, before].max() == 0.0
+    assert call.source_rates_bps.shape[0] == 10
+    assert (call.source_rates_bps.mean(axis=1) > 50_000).all()
