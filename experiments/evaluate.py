@@ -2,13 +2,16 @@
 
     python -m experiments.evaluate --estimator gcc --traces DIR --out gcc.csv
     python -m experiments.evaluate --estimator runs/ppo-001 --split test
+    python -m experiments.evaluate --estimator gcc --suite rfc8867
 
 The estimator is the name of a baseline (gcc, constant:500000, oracle, …) or a run directory made by
-experiments.train, whose selected policy is then played.
+experiments.train, whose selected policy is then played. A suite is a set of published test cases;
+its tables say which of their criteria were met.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.scenarios import suite as scenario_suite
 from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
 from experiments.networks import named_networks
@@ -42,8 +46,10 @@ class EvaluateConfig:
     """train, validation or test; of --traces also all. Default: all traces, or the test split"""
     networks: int = DEFAULT_NETWORKS
     """how many synthetic networks (--traces are taken whole)"""
+    suite: str | None = None
+    """play published test cases instead, and judge them by their criteria: rfc8867"""
     out: str | None = None
-    """CSV file for one row per call"""
+    """CSV file for one row per call; of a suite, per criterion and call"""
     overwrite: bool = False
     """replace the file of --out if it exists"""
     seeds: int = 3
@@ -71,6 +77,8 @@ def evaluate(config: EvaluateConfig) -> int:
     started_s = time.monotonic()
     if config.out is not None:
         refuse_existing(Path(config.out), overwrite=config.overwrite)
+    if config.suite is not None:
+        return evaluate_suite(config, config.suite)
     call = CallConfig(duration_s=config.duration_s, max_rate_bps=config.max_rate_bps)
     contender, setting = find_contender(config, call)
     split = config.split or ("all" if config.traces else "test")
@@ -87,6 +95,34 @@ def evaluate(config: EvaluateConfig) -> int:
     seconds = time.monotonic() - started_s
     where = f"; one row per call in {config.out}" if config.out else ""
     print(f"{total} calls on {len(networks)} networks in {seconds:.1f} s{where}")
+    return 0
+
+
+def evaluate_suite(config: EvaluateConfig, name: str) -> int:
+    """Play a suite and print what was met; the exit code does not depend on that."""
+    started_s = time.monotonic()
+    scenarios = scenario_suite(name)
+    from experiments import evaluation, suite
+
+    call = CallConfig(max_rate_bps=config.max_rate_bps)
+    fixed = ["traces", "split", "networks", "duration_s"]
+    if not evaluation.is_run_directory(config.estimator):
+        call = scenarios[0].call  # an agent, though, has to have the rates it was trained for
+        fixed.append("max_rate_bps")
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    changed = [option for option in fixed if getattr(config, option) != defaults[option]]
+    if changed:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in changed)
+        raise ConfigError(f"suite {name!r} has networks and calls of its own; leave out {options}.")
+    contender, setting = find_contender(config, call)
+    with _progress(len(scenarios), unit="case") as bar:
+        verdicts = suite.play(scenarios, contender, setting, progress=bar.update)
+    if config.out is not None:
+        write_csv(Path(config.out), suite.columns(verdicts))
+    print(f"suite {name}: {contender.label}, {config.seeds} calls per case; median (range)\n")
+    show(*suite.report(scenarios, verdicts, contender))
+    where = f"; one row per criterion and call in {config.out}" if config.out else ""
+    print(f"{len(scenarios)} cases in {time.monotonic() - started_s:.1f} s{where}")
     return 0
 
 
@@ -159,10 +195,10 @@ def summaries(calls: Calls, config: EvaluateConfig, contender: Contender, split:
     return tables
 
 
-def _progress(total: int) -> Any:
+def _progress(total: int, unit: str = "call") -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="call", disable=None, leave=False)
+    return tqdm(total=total, unit=unit, disable=None, leave=False)
 
 
 if __name__ == "__main__":
