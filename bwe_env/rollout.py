@@ -132,6 +132,7 @@ def run_series(
     network: Network,
     controller: Controller,
     *,
+    backward: Network | None = None,
     call: CallConfig | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     reward: RewardConfig | None = None,
@@ -141,34 +142,52 @@ def run_series(
 ) -> list[CallSeries]:
     """The calls that `run_calls` would run on one network, one series per seed.
 
+    Args:
+        backward: carries media the other way under the same controller. Each direction's feedback
+            then waits behind the other's media: what the queue holds at the end of an interval is
+            its delay in the next. It takes no capacity itself and is not lost there.
+
+    Returns:
+        Series of the forward direction.
+
     Raises:
         UnknownNameError: a controller's name other than "gcc".
-        ConfigError: no seeds.
+        ConfigError: no seeds, or hand-overs on the way back of media in both directions.
     """
     if isinstance(controller, str) and controller != "gcc":
         raise unknown_name("controller", controller, ("gcc",))
     if len(seeds) == 0:
         raise ConfigError("run_series needs at least one seed.")
+    if backward is not None and (network.reverse.delay_steps or backward.reverse.delay_steps):
+        raise ConfigError(
+            "the queue of the other direction sets the delay of feedback, so reverse.delay_steps "
+            "has no place with backward; leave it out of both networks."
+        )
     call = call or CallConfig()
+    networks = [network] if backward is None else [network, backward]
+    num_envs = len(networks) * len(seeds)
     world = World.make(
-        len(seeds),
-        [network],
+        num_envs,
+        networks,
         call,
         gcc=gcc or GccParameters(),
         reward=reward or RewardConfig(),
         observation=observation or ObservationConfig(),
         controller=_controller_id(controller),
     )
-    for env, seed in enumerate(seeds):
-        world.reset(env, 0, call_key(network.name, seed))
+    for env in range(num_envs):  # all forward, then all backward
+        direction, index = divmod(env, len(seeds))
+        world.reset(env, direction, call_key(networks[direction].name, seeds[index]))
     num_sources = len(network.cross_traffic)
-    flow_bytes = np.zeros((call.steps + 1, len(seeds), world.flows_per_call))
-    source_bytes = np.zeros((call.steps + 1, len(seeds), num_sources))
+    flow_bytes = np.zeros((call.steps + 1, num_envs, world.flows_per_call))
+    source_bytes = np.zeros((call.steps + 1, num_envs, num_sources))
 
     def watch(position: int) -> None:
         arrived = world.flows["totals"]["fate_bytes"][:, FATE_DELIVERED]
-        flow_bytes[position + 1] = arrived.reshape(len(seeds), -1)
+        flow_bytes[position + 1] = arrived.reshape(num_envs, -1)
         source_bytes[position + 1] = world.sources["departed_bytes"][:, :num_sources]
+        if backward is not None:
+            _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
         steps = _run_batch(world, controller, call, threads, num_threads, watch)
@@ -185,6 +204,14 @@ def run_series(
             )
         )
     return series
+
+
+def _delay_feedback(world: World) -> None:
+    """Let the feedback of each call wait behind what its counterpart, half a batch away, queues."""
+    queued_bits = BITS_PER_BYTE * world.calls["link"]["queue_bytes"]
+    capacity_bps = np.maximum(world.present_capacity_bps(), 1.0)
+    waiting_us = (s_to_us(1.0) * queued_bits / capacity_bps).astype(np.int64)
+    world.calls["reverse"]["delay"]["added_us"] = np.roll(waiting_us, world.num_envs // 2)
 
 
 def _is_policy(controller: Controller) -> TypeGuard[RatePolicy]:

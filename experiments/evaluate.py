@@ -119,7 +119,8 @@ def evaluate_suite(config: EvaluateConfig, name: str) -> int:
         verdicts = suite.play(scenarios, contender, setting, progress=bar.update)
     if config.out is not None:
         write_csv(Path(config.out), suite.columns(verdicts))
-    print(f"suite {name}: {contender.label}, {config.seeds} calls per case; median (range)\n")
+    print(f"suite {name}: {contender.label}; {config.seeds} calls per case, their median decides")
+    print(suite.told_media(setting.call) + "\n")
     show(*suite.report(scenarios, verdicts, contender))
     where = f"; one row per criterion and call in {config.out}" if config.out else ""
     print(f"{len(scenarios)} cases in {time.monotonic() - started_s:.1f} s{where}")

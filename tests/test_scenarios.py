@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bwe_env.config import TcpTraffic
-from bwe_env.errors import UnknownNameError
+from bwe_env.errors import ConfigError, UnknownNameError
 from bwe_env.rollout import run_calls, run_series
 from bwe_env.scenarios import RFC_8867, SUITES, Scenario, scenario, suite
 
@@ -88,9 +90,49 @@ def test_one_flow_of_section_5_8_pauses_from_40_to_60_s() -> None:
     assert (video.pause_from_s, video.pause_until_s) == (40.0, 60.0)
 
 
-@each
-def test_a_case_that_cannot_be_played_says_why_and_all_others_can(case: Scenario) -> None:
-    assert bool(case.missing) == (case.section == "5.3")
+def test_media_of_section_5_3_goes_both_ways_and_the_way_back_narrows_at_35_s() -> None:
+    case = scenario("rfc8867-5.3")
+    assert case.backward is not None
+    trace = case.backward.trace
+    assert [trace.capacity_at(at_s) / 1e6 for at_s in (0, 34, 35, 69, 70, 99)] == [
+        2.0,
+        2.0,
+        0.8,
+        0.8,
+        2.0,
+        2.0,
+    ]
+    assert trace.duration_s == 100.0
+    assert all(other.backward is None for other in RFC_8867 if other is not case)
+    unimpaired = case.unimpaired()
+    assert unimpaired.backward is not None
+    assert unimpaired.backward.trace.ratio_below(2e6) == 0.0
+    assert unimpaired.network == case.network
+
+
+def test_feedback_waits_behind_media_of_the_other_direction_and_only_behind_that() -> None:
+    case = scenario("rfc8867-5.3")
+    series = [
+        run_series(case.network, "gcc", backward=x.backward, call=case.call, seeds=(4,))[0]
+        for x in (case, case.unimpaired())
+    ]
+    impaired, unimpaired = (call.steps["rtt_ms"] for call in series)
+    time_s = series[0].time_s
+    # The same to the bit up to the step, and for as long as its queue is not yet felt.
+    assert (impaired[time_s <= 35.0] == unimpaired[time_s <= 35.0]).all()
+    queueing = (time_s > 36.0) & (time_s < 39.0)
+    assert (impaired[queueing] - unimpaired[queueing]).mean() > 50.0
+    # A queue of 300 ms in each direction, two propagation delays of 50 ms, and jitter.
+    assert impaired.max() < 300 + 300 + 2 * 50 + 2 * 40
+
+
+def test_hand_overs_have_no_place_beside_a_backward_network() -> None:
+    case = scenario("rfc8867-5.3")
+    path = replace(case.network.reverse, delay_steps=((1.0, 0.1),))
+    with pytest.raises(ConfigError, match="delay_steps has no place with backward"):
+        run_series(
+            replace(case.network, reverse=path), "gcc", backward=case.backward, call=case.call
+        )
 
 
 def test_names_are_found_and_unknown_ones_get_the_known() -> None:

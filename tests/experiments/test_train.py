@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bwe_env import scenarios
 from bwe_env.errors import ConfigError
 from experiments import evaluate
 from experiments.run_directory import RunDirectory, write_json
@@ -94,6 +96,19 @@ def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_pat
         if row["controller"] == "agent"
     }
     assert again == during
+
+
+def test_a_trained_run_plays_a_suite_at_the_rates_it_learnt(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = scenarios.scenario("rfc8867-5.4")
+    short = replace(case, call=replace(case.call, duration_s=30.0))
+    monkeypatch.setitem(scenarios.SUITES, "rfc8867", (short,))
+    argv = ["--suite", "rfc8867", "--seeds", "1", "--num-threads", "1"]
+    assert evaluate.main(["--estimator", str(finished_run), *argv]) == 0
+    printed = capsys.readouterr().out
+    assert "target rates 30 to 6000 kbps as the policy was trained for" in printed
+    assert "under GCC, not under the same algorithm" in printed
 
 
 def test_a_trained_run_is_not_evaluated_at_rates_it_never_learnt(
