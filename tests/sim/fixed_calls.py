@@ -64,8 +64,13 @@ CROWDED = (
         link=LinkConfig(
             queue_limit_s=0.4, discipline="pie", policer_rate_bps=1.8e6, max_wait_s=0.12
         ),
-        cross_traffic=(TcpTraffic(algorithm="reno", rtt_s=0.05, start_s=0.3),),
+        cross_traffic=(
+            TcpTraffic(algorithm="reno", rtt_s=0.05, start_s=0.3),
+            TcpTraffic(rtt_s=0.03, min_file_bytes=3_000, max_file_bytes=30_000, mean_idle_s=0.2),
+        ),
         competing_calls=1,
+        competing_start_s=(0.4,),
+        competing_added_delay_s=(0.02,),
     ),
 )
 
@@ -76,7 +81,10 @@ PLAYS = {
     "crowded": ("scale", CROWDED),
 }
 
-CALL = CallConfig(duration_s=2.5, video=VideoConfig(scene_change_interval_s=1.0))
+CALL = CallConfig(
+    duration_s=2.5,
+    video=VideoConfig(scene_change_interval_s=1.0, pause_from_s=1.1, pause_until_s=1.4),
+)
 
 
 def play(name: str) -> dict[str, NDArray[Any]]:
