@@ -11,6 +11,7 @@ from bwe_env.gcc.state import GCC
 from bwe_env.observation import OBSERVER
 from bwe_env.sim._jit import record
 from bwe_env.sim.accounts import INTERVAL, TOTALS
+from bwe_env.sim.audio import AUDIO
 from bwe_env.sim.encoder import ENCODER
 from bwe_env.sim.events import N_EVENTS
 from bwe_env.sim.monitor import MONITOR
@@ -84,6 +85,7 @@ FLOW = record(
         ("mailbox", MAILBOX),
         ("interval", INTERVAL),
         ("receiver", RECEIVER),
+        ("audio", AUDIO),
         ("gcc", GCC),
         ("gcc_parameters", GCC_PARAMETERS),
         ("repair", REPAIR),

@@ -7,6 +7,7 @@ import numpy as np
 from bwe_env.gcc.controller import gcc_on_feedback, gcc_on_loss_report, gcc_on_rtt
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import account_arrived
+from bwe_env.sim.audio import audio_on_packet
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.events import (
     EVENT_CONSENT_ARRIVAL,
@@ -22,6 +23,7 @@ from bwe_env.sim.monitor import monitor_on_report
 from bwe_env.sim.packet import (
     FATE_DELIVERED,
     FATE_PENDING,
+    KIND_AUDIO,
     KIND_RTX,
     KIND_VIDEO,
     REPORT_RECEIVED_NOW,
@@ -115,6 +117,9 @@ def on_packet_arrival(
         if original.is_repaired == 0:
             original.is_repaired = 1
             receiver_on_video(receiver, frames, packet.frame, now_us)
+    elif packet.kind == KIND_AUDIO:
+        # The microphone's frames leave at whole multiples of their length.
+        audio_on_packet(flow.audio, packet.send_us // flow.audio_interval_us, now_us)
     if flow.timers_us[EVENT_REPAIR] == NEVER and (
         flow.repair.num_missing > 0 or receiver_is_blocked(receiver)
     ):

@@ -22,6 +22,7 @@ from bwe_env.reward import RewardConfig
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
 from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
+from bwe_env.sim.audio import audio_reset
 from bwe_env.sim.batch import step_calls
 from bwe_env.sim.call import (
     CALL,
@@ -379,6 +380,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     observer_reset(flow.observer)
     mailbox_reset(flow.mailbox)
     receiver_reset(flow.receiver, flow.encoder.frame_interval_us)
+    audio_reset(flow.audio, flow.audio_interval_us)
     repair_reset(flow.repair)
     accounts_reset(flow.totals, flow.interval)
     window_reset(flow.window, float(flow.start_rate_bps))

@@ -16,6 +16,7 @@ from bwe_env.quality import DISPLAY_PIXELS, delay_impairment_mos, video_mos
 from bwe_env.reward import delay_term, quality_term
 from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.accounts import interval_begin
+from bwe_env.sim.audio import audio_play_until
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.capacity import capacity_bits
 from bwe_env.sim.monitor import monitor_begin_interval
@@ -265,6 +266,7 @@ def finish_interval(
     step.aqm_loss_ratio = min(1.0, interval.aqm_drops / sent)
     step.policer_loss_ratio = min(1.0, interval.policer_drops / sent)
 
+    audio_play_until(flow.audio, end_us)
     frozen_us = _fill_slot(call, flow, window, step.one_way_delay_ms, span_us)
     step.frozen_ratio = frozen_us / span_us
     slots_per_second = min(WINDOW_SLOTS, max(1, int(_SECOND_US / interval_us + 0.5)))
