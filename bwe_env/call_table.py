@@ -10,23 +10,44 @@ from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig
 from bwe_env.metrics import histogram_percentile, target_error
-from bwe_env.quality import WORST_MOS, delay_impairment_mos
+from bwe_env.quality import (
+    AUDIO_CODER_DELAY_MS,
+    WORST_MOS,
+    conversation_mos,
+    delay_impairment_mos,
+)
+from bwe_env.sim.accounts import READY_SILENCE_US
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.packet import (
     FATE_AQM_DROP,
     FATE_POLICER_DROP,
+    FATE_DELIVERED,
     FATE_QUEUE_DROP,
     FATE_RANDOM_LOSS,
     KIND_AUDIO,
     KIND_RTX,
+    KIND_VIDEO,
 )
 from bwe_env.sim.state import World
+from bwe_env.sim.step import WINDOW_SLOTS
+from bwe_env.talk_time import talk_time_s
 from bwe_env.units import BITS_PER_BYTE, us_to_s
 
 _US_TO_MS = 1e-3
 #: Score of a second that a dropped call did not deliver: no picture and an endless delay, so that a
 #: call cannot be bad enough for hanging up to pay.
 _DROPPED_SCORE = WORST_MOS - delay_impairment_mos(math.inf)
+
+#: Limits of a bad call: share frozen, share of sound concealed, 95th percentile of the one-way
+#: delay (G.114: 400 ms is the limit of network planning), call score. Ours.
+BAD_SHARE = 0.05
+BAD_DELAY_MS = 400.0
+BAD_SCORE = 2.5
+#: The last minute of calls that are long enough to have one, and how far it must fall. Ours.
+LAST_MINUTE_S = 60.0
+LAST_MINUTE_MIN_DURATION_S = 180.0
+REGRESSION_FALL = 0.5
+REGRESSION_SCORE = 3.0
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
@@ -119,7 +140,109 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
             totals["audio_lost_packets"], totals["sent_packets"][:, KIND_AUDIO]
         ),
     }
+    columns |= _audio_columns(world)
+    scores = _scores(steps, call)
+    ready_s = us_to_s(1.0) * world.calls["now_us"]
+    silent_us = world.calls["now_us"] - totals["inbound_us"] - READY_SILENCE_US
+    not_ready_us = totals["not_ready_us"] + np.maximum(0, silent_us)
+    video_headers = flows["overhead_bytes"] + flows["rtp_header_bytes"]
+    video_bytes = totals["sent_bytes"][:, KIND_VIDEO]
+    columns |= {
+        "mean_video_sent_bps": bits_per_s(
+            video_bytes - totals["sent_packets"][:, KIND_VIDEO] * video_headers
+        ),
+        "not_ready_s": us_to_s(1.0) * not_ready_us + remaining_s,
+        **_last_minute_columns(steps, scores, dropped, call),
+        "bad_experience": dropped
+        | (columns["freeze_ratio"] > BAD_SHARE)
+        | (columns["audio_concealed_s"] > BAD_SHARE * columns["audio_played_s"])
+        | (columns["one_way_delay_ms_p95"] > BAD_DELAY_MS)
+        | (columns["call_score"] < BAD_SCORE),
+        "talk_time_s": talk_time_s(
+            scores,
+            _scored_interval_s(call),
+            keys=world.calls["key"],
+            end_s=np.where(dropped, ready_s, duration_s),
+        ),
+    }
     return columns
+
+
+def _scored_interval_s(call: CallConfig) -> float:
+    """What a score is over: a second, as near as intervals come (see `bwe_env.sim.step`)."""
+    return _slots_per_second(call) * call.interval_s
+
+
+def _slots_per_second(call: CallConfig) -> int:
+    return min(WINDOW_SLOTS, max(1, int(1.0 / call.interval_s + 0.5)))
+
+
+def _scores(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:
+    """Call score of every scheduled second, shape (calls, seconds)."""
+    slots = _slots_per_second(call)
+    rows = steps[:, slots - 1 :: slots]
+    scores: NDArray[np.float64] = np.where(
+        np.isnan(rows["time_s"]), _DROPPED_SCORE, rows["call_score"]
+    )
+    return scores
+
+
+def _last_minute_columns(
+    steps: NDArray[Any], scores: NDArray[np.float64], dropped: NDArray[Any], call: CallConfig
+) -> dict[str, NDArray[Any]]:
+    """The two regressions of the last minute; NaN for a call that is too short to have one."""
+    names = ("last_minute_regression_v1", "last_minute_regression_v2")
+    if call.duration_s < LAST_MINUTE_MIN_DURATION_S:
+        return {name: np.full(len(scores), np.nan) for name in names}
+    seconds = round(LAST_MINUTE_S / _scored_interval_s(call))
+    intervals = round(LAST_MINUTE_S / call.interval_s)
+    last = scores[:, -seconds:].mean(axis=1)
+    before = scores[:, :-seconds].mean(axis=1)
+    frozen = steps["frozen_ratio"][:, -intervals:].mean(axis=1)
+    first = dropped | ((before - last >= REGRESSION_FALL) & (last < REGRESSION_SCORE))
+    second = dropped | (frozen >= BAD_SHARE) | (last < BAD_SCORE)
+    return {names[0]: first.astype(np.float64), names[1]: second.astype(np.float64)}
+
+
+def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
+    """What the audio receiver heard; NaN where it never decoded a frame."""
+    flows = world.flows
+    audio, totals = flows["audio"], flows["totals"]
+    is_heard = audio["played_us"] > 0
+    concealed = _ratio(audio["concealed_us"], audio["played_us"])
+    frames = _ratio(audio["concealed_us"], audio["concealments"] * flows["audio_interval_us"])
+    burst_ratio = np.maximum(1.0, frames * (1.0 - concealed))
+    buffer_ms = _US_TO_MS * _ratio(audio["delay_sum_us"], audio["played_frames"])
+    network_ms = _US_TO_MS * _ratio(
+        totals["one_way_delay_sum_us"], totals["fate_packets"][:, FATE_DELIVERED]
+    )
+    delay_ms = network_ms + buffer_ms + AUDIO_CODER_DELAY_MS
+    mos = [
+        conversation_mos(float(loss), float(burst), float(delay))
+        for loss, burst, delay in zip(concealed, burst_ratio, delay_ms, strict=True)
+    ]
+
+    def heard(values: Any) -> NDArray[np.float64]:
+        known: NDArray[np.float64] = np.where(is_heard, values, np.nan)
+        return known
+
+    return {
+        "audio_played_s": us_to_s(1.0) * audio["played_us"],
+        "audio_concealed_s": us_to_s(1.0) * audio["concealed_us"],
+        "audio_silent_s": us_to_s(1.0) * audio["silent_us"],
+        "audio_concealments": audio["concealments"].copy(),
+        "audio_interruptions": audio["interruptions"].copy(),
+        "audio_long_interruption_ratio": heard(
+            _ratio(audio["long_interrupted_us"], audio["played_us"])
+        ),
+        "audio_late_packets": audio["late_packets"].copy(),
+        "audio_jitter_buffer_ms": heard(buffer_ms),
+        "audio_target_delay_ms": heard(
+            _US_TO_MS * _ratio(audio["target_sum_us"], audio["played_frames"])
+        ),
+        "audio_burst_ratio": heard(burst_ratio),
+        "audio_mos": heard(mos),
+    }
 
 
 def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bwe_env.errors import ConfigError, unknown_name
-from bwe_env.units import bps_to_mbps
+from bwe_env.units import bps_to_kbps, bps_to_mbps
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -46,6 +46,7 @@ def _metric(name: str, unit: str, better: Better, doc: str, source: str = OURS) 
 _W3C = "W3C webrtc-stats, libwebrtc video_quality_observer2.cc"
 _MMSYS = "MMSys'24 grand challenge on offline bandwidth estimation, evaluation metrics"
 _WEBRTC_STATS = "W3C webrtc-stats"
+_NETEQ = "W3C webrtc-stats, libwebrtc neteq/statistics_calculator.cc"
 
 _METRICS = (
     _metric("network", "", "neither", "name of the network, unique within a set"),
@@ -197,6 +198,108 @@ _METRICS = (
     _metric(
         "audio_loss_ratio", "", "lower", "audio packets that did not arrive / audio packets sent"
     ),
+    _metric(
+        "audio_played_s",
+        "s",
+        "neither",
+        "sound played from the first decoded frame on, concealment included (totalSamplesReceived)",
+        _NETEQ,
+    ),
+    _metric("audio_concealed_s", "s", "lower", "of that, made up (concealedSamples)", _NETEQ),
+    _metric(
+        "audio_silent_s", "s", "lower", "of that, background noise (silentConcealedSamples)", _NETEQ
+    ),
+    _metric("audio_concealments", "", "lower", "concealments begun (concealmentEvents)", _NETEQ),
+    _metric(
+        "audio_interruptions", "", "lower", "concealments of 150 ms or more (interruptions)", _NETEQ
+    ),
+    _metric(
+        "audio_long_interruption_ratio",
+        "",
+        "lower",
+        "sound in concealments of more than 500 ms / audio_played_s",
+    ),
+    _metric(
+        "audio_late_packets",
+        "",
+        "lower",
+        "audio packets that came after their time (packetsDiscarded)",
+        _NETEQ,
+    ),
+    _metric(
+        "audio_jitter_buffer_ms",
+        "ms",
+        "lower",
+        "mean over played frames of the wait in the jitter buffer (jitterBufferDelay / "
+        "jitterBufferEmittedCount)",
+        _NETEQ,
+    ),
+    _metric(
+        "audio_target_delay_ms",
+        "ms",
+        "lower",
+        "mean over played frames of the jitter buffer's target (jitterBufferMinimumDelay / "
+        "jitterBufferEmittedCount)",
+        _NETEQ,
+    ),
+    _metric(
+        "audio_burst_ratio",
+        "",
+        "lower",
+        "mean length of concealments in frames x (1 - concealed share), at least 1: random loss "
+        "has 1",
+        "ITU-T G.107 clause 7.5 (BurstR)",
+    ),
+    _metric(
+        "audio_mos",
+        "MOS",
+        "higher",
+        "E-model with the concealed share as packet loss, the burst ratio, and the delay of the "
+        "network (mean), the jitter buffer (mean) and the coder",
+        "ITU-T G.107 and G.113 (see bwe_env.quality)",
+    ),
+    _metric(
+        "mean_video_sent_bps",
+        "bps",
+        "higher",
+        "bits of video handed to the network / scheduled time; no headers, padding, RTX, audio",
+    ),
+    _metric(
+        "not_ready_s",
+        "s",
+        "lower",
+        "time from 5 s after the last packet that arrived to the next one, the open silence at the "
+        "end and all time after a drop; set-up takes none: a call begins with the transport ready",
+    ),
+    _metric(
+        "last_minute_regression_v1",
+        "",
+        "lower",
+        "1 if the call score of the last 60 s is at least 0.5 below that of the time before, and "
+        "below 3; or if the call dropped. Undefined (NaN) for calls shorter than 180 s",
+    ),
+    _metric(
+        "last_minute_regression_v2",
+        "",
+        "lower",
+        "1 if 5 % of the last 60 s are frozen, or their call score is below 2.5; or if the call "
+        "dropped. Undefined (NaN) for calls shorter than 180 s",
+    ),
+    _metric(
+        "bad_experience",
+        "",
+        "lower",
+        "1 if the call dropped, or was frozen for more than 5 %, or more than 5 % of its sound was "
+        "concealed, or its one-way delay p95 was above 400 ms, or its call score below 2.5",
+    ),
+    _metric(
+        "talk_time_s",
+        "s",
+        "higher",
+        "until a simulated user hangs up, the call drops or its time is over; a function of the "
+        "score of every second, so no evidence beside it",
+        "ours (see bwe_env.talk_time)",
+    ),
 )
 
 #: Every metric of a call by name, in the order of the columns.
@@ -218,6 +321,84 @@ def metric(name: str) -> Metric:
     if name not in METRICS:
         raise unknown_name("metric", name, METRICS)
     return METRICS[name]
+
+
+# --- Names that call services report by -----------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldMetric:
+    """What a service reports over many calls, made of columns of `METRICS`.
+
+    Its value is ``factor`` times the mean of `column`, or with `per` the sum of `column` over the
+    sum of `per`. Definitions and sources are those of the columns.
+    """
+
+    name: str
+    """as services call it"""
+    unit: str
+    """of the value"""
+    column: str
+    """what is averaged or summed"""
+    per: str | None = None
+    """what its sum is divided by"""
+    factor: float = 1.0
+    """from the column's unit to `unit`"""
+
+    @property
+    def better(self) -> Better:
+        """Which direction is better for the users."""
+        return METRICS[self.column].better
+
+
+_PERCENT = 100.0
+
+_FIELD_METRICS = (
+    FieldMetric(name="connection_drop_rate", unit="%", column="dropped", factor=_PERCENT),
+    FieldMetric(
+        name="transport_not_ready_pct",
+        unit="%",
+        column="not_ready_s",
+        per="duration_s",
+        factor=_PERCENT,
+    ),
+    *(
+        FieldMetric(
+            name=f"last_minute_quality_regression_{version}",
+            unit="%",
+            column=f"last_minute_regression_{version}",
+            factor=_PERCENT,
+        )
+        for version in ("v1", "v2")
+    ),
+    FieldMetric(
+        name="bad_experience_percentage", unit="%", column="bad_experience", factor=_PERCENT
+    ),
+    FieldMetric(
+        name="peer_video_freeze_percentage", unit="%", column="freeze_ratio", factor=_PERCENT
+    ),
+    FieldMetric(
+        name="peer_neteq_plc_cng_perc",
+        unit="%",
+        column="audio_concealed_s",
+        per="audio_played_s",
+        factor=_PERCENT,
+    ),
+    FieldMetric(name="total_talk_time", unit="s", column="talk_time_s"),
+    FieldMetric(
+        name="avg_sender_video_encode_fps", unit="Hz", column="frames_encoded", per="duration_s"
+    ),
+    FieldMetric(name="avg_video_quality_score", unit="MOS", column="video_mos"),
+    FieldMetric(
+        name="avg_video_sent_bitrate",
+        unit="kbps",
+        column="mean_video_sent_bps",
+        factor=bps_to_kbps(1.0),
+    ),
+)
+
+#: Metrics over many calls by the name that services give them.
+FIELD_METRICS: dict[str, FieldMetric] = {field.name: field for field in _FIELD_METRICS}
 
 
 # --- Error of the target rate ---------------------------------------------------------------------

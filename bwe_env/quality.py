@@ -216,8 +216,12 @@ _AUDIO_IE = 0.0
 #: Bpl, robustness against random loss. G.113 (11/2007) appendix I gives 25.1 for G.711 with
 #: concealment; none is published for Opus on this scale, so that value stands in. Ours.
 _AUDIO_BPL = 25.1
-#: G.107 clause 7.5: Ie,eff = Ie + (95 - Ie) Ppl / (Ppl / BurstR + Bpl), Ppl in percent; BurstR = 1.
+#: G.107 clause 7.5: Ie,eff = Ie + (95 - Ie) Ppl / (Ppl / BurstR + Bpl), Ppl in percent.
 _AUDIO_IE_MAX = 95.0
+
+#: What the audio coder adds to the delay: a frame of 20 ms, and 6.5 ms of lookahead in the
+#: reference encoder of RFC 6716.
+AUDIO_CODER_DELAY_MS = 26.5
 
 #: Idd tends to 50 for endless delays; beyond this its terms would lose all digits.
 _ENDLESS_DELAY_MS = 1e9
@@ -276,6 +280,23 @@ def audio_mos(loss_ratio: float) -> float:
     Returns:
         4.41 without loss, falling to 1.2.
     """
+    return conversation_mos(loss_ratio, 1.0, 0.0)
+
+
+@kernel
+def conversation_mos(loss_ratio: float, burst_ratio: float, mouth_to_ear_ms: float) -> float:
+    """Opinion of a conversation: R = 93.2 - Idd - Ie,eff (G.107 clauses 7.1, 7.4, 7.5).
+
+    Args:
+        loss_ratio: 0 to 1, of the speech that was concealed; stands for the loss of packets.
+        burst_ratio: mean length of the losses over that of random loss as frequent, >= 1.
+        mouth_to_ear_ms: all delay, network and terminals.
+
+    Returns:
+        1 to 4.41.
+    """
     loss_percent = _PERCENT * max(0.0, min(1.0, loss_ratio))
-    share = loss_percent / (loss_percent + _AUDIO_BPL)
-    return mos_from_rating(DEFAULT_RATING - _AUDIO_IE - (_AUDIO_IE_MAX - _AUDIO_IE) * share)
+    share = loss_percent / (loss_percent / max(1.0, burst_ratio) + _AUDIO_BPL)
+    impairment = (_AUDIO_IE_MAX - _AUDIO_IE) * share
+    rating = DEFAULT_RATING - _AUDIO_IE - impairment
+    return mos_from_rating(rating - delay_rating_loss(mouth_to_ear_ms))

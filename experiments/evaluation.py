@@ -16,12 +16,19 @@ from bwe_env.config import CallConfig
 from bwe_env.errors import UnknownNameError, unknown_name
 from bwe_env.estimator import RatePolicy
 from bwe_env.gcc import GccParameters
+from bwe_env.metrics import FIELD_METRICS, FieldMetric
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.render import TIMELINE_COLUMNS, Timeline
 from bwe_env.reward import RewardConfig
 from bwe_env.rollout import run_calls
-from experiments.stats import Interval, mean_interval, paired_difference, per_network
+from experiments.stats import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    per_network,
+    ratio_interval,
+)
 
 Calls = Mapping[str, NDArray[Any]]
 
@@ -187,6 +194,36 @@ def _summary_row(name: str, calls: Calls) -> list[str]:
     networks = len(set(calls["network"].tolist()))
     count = len(calls["network"])
     return [name, str(networks), str(count), *cells, str(int(np.sum(calls["dropped"])))]
+
+
+def field_interval(calls: Calls, metric: FieldMetric) -> Interval | None:
+    """A metric by its field's name over networks; None where no call has it."""
+    keys = calls["network"], calls["network_type"]
+    column = per_network(*keys, calls[metric.column])
+    values = column.values * metric.factor
+    if not np.isfinite(values).any():
+        return None
+    if metric.per is None:
+        return mean_interval(values, column.types)
+    per = per_network(*keys, calls[metric.per])
+    if not np.nansum(per.values) > 0.0:
+        return None
+    return ratio_interval(values, per.values, column.types)
+
+
+def field_rows(calls: Calls) -> list[list[str]]:
+    """One row per metric of `bwe_env.metrics.FIELD_METRICS`, with the header of `field_header`."""
+    rows = []
+    for metric in FIELD_METRICS.values():
+        value = field_interval(calls, metric)
+        text = "-" if value is None else with_range(value, 2)
+        rows.append([metric.name, metric.unit, metric.better, text])
+    return rows
+
+
+def field_header() -> list[str]:
+    """Names of the columns of `field_rows`."""
+    return ["metric", "unit", "better", "mean"]
 
 
 # --- Which controller a name means ----------------------------------------------------------------

@@ -371,7 +371,8 @@ def test_estimators_at_either_side_finish_rough_calls(factory: type[Fixed]) -> N
     assert not table["dropped"].any()
     assert (table["queue_loss_ratio"] > 0.05).all()
     for name, column in table.items():
-        assert column.dtype.kind != "f" or np.isfinite(column).all(), name
+        if not name.startswith("last_minute"):  # calls of a few seconds have none
+            assert column.dtype.kind != "f" or np.isfinite(column).all(), name
 
 
 def test_calls_under_an_estimator_are_active_until_they_end() -> None:

@@ -19,6 +19,7 @@ from bwe_env.metrics import (
     CALL_COLUMNS,
     DELAY_BINS,
     DELAY_BINS_PER_OCTAVE,
+    FIELD_METRICS,
     KEY_COLUMNS,
     METRICS,
     delay_bin_edges_ms,
@@ -64,6 +65,14 @@ def test_the_columns_are_the_metrics_in_order_and_begin_with_the_key() -> None:
 def test_a_metric_cannot_be_changed_after_import() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         metric("call_score").better = "lower"  # type: ignore[misc]
+
+
+def test_what_services_report_is_made_of_columns_of_the_table() -> None:
+    for field in FIELD_METRICS.values():
+        assert field.column in METRICS
+        assert field.per is None or field.per in METRICS
+        assert field.better == METRICS[field.column].better
+        assert field.name not in METRICS
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name() -> None:

@@ -20,6 +20,7 @@ from bwe_env.quality import (
     _rating_from_video_mos,
     _video_mos_from_rating,
     audio_mos,
+    conversation_mos,
     delay_impairment_mos,
     delay_rating_loss,
     mos_from_rating,
@@ -276,6 +277,14 @@ def test_audio_mos_never_rises_with_the_loss(a: float, b: float) -> None:
     assert 1.0 <= audio_mos(high) <= audio_mos(low) + EPSILON
 
 
+def test_a_conversation_adds_up_delay_and_loss_and_bursts_make_the_loss_worse() -> None:
+    # 2 % in bursts twice as long as random ones: 95 * 2 / (2 / 2 + 25.1); 250 ms take their own.
+    rating = 93.2 - 95.0 * 2.0 / 26.1 - delay_rating_loss(250.0)
+    assert conversation_mos(0.02, 2.0, 250.0) == pytest.approx(mos_from_rating(rating))
+    assert conversation_mos(0.02, 1.0, 0.0) == audio_mos(0.02)
+    assert conversation_mos(1.0, 50.0, 0.0) == 1.0
+
+
 # --- Compiled and not -----------------------------------------------------------------------------
 
 _DIGEST = """
@@ -287,9 +296,10 @@ for i in range(2000):
     pixels = resolution_pixels(rate)
     scores = (
         pixels, video_mos(rate, (i % 70) * 0.5, pixels, 921600.0), delay_impairment_mos(i * 0.7),
-        delay_rating_loss(rate / 50.0), audio_mos(i / 2000.0), mos_from_rating(i / 20.0),
+        delay_rating_loss(rate / 50.0), conversation_mos(i / 2000.0, 1.0 + i / 500.0, i * 0.3),
+        audio_mos(i / 2000.0), mos_from_rating(i / 20.0),
     )
-    digest.update(struct.pack("<6d", *scores))
+    digest.update(struct.pack("<7d", *scores))
 print(digest.hexdigest())
 """
 

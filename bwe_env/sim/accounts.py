@@ -19,6 +19,9 @@ from bwe_env.sim.packet import (
     N_KINDS,
 )
 
+#: Silence after which a connection no longer counts as ready: two consent checks. Ours.
+READY_SILENCE_US = 5_000_000
+
 TOTALS = record(
     [
         ("sent_packets", "i8", (N_KINDS,)),
@@ -36,6 +39,8 @@ TOTALS = record(
             "i8",
         ),  # never sent: a ring's length was stuck in the queue (see sender)
         ("dropped_rtx", "i8"),  # retransmissions not sent: the queue for them was full
+        ("inbound_us", "i8"),  # when anything arrived last, a consent check included
+        ("not_ready_us", "i8"),  # silences that have ended, beyond `READY_SILENCE_US` of each
         ("one_way_delay_bins", "i4", (DELAY_BINS,)),
         ("queue_delay_bins", "i4", (DELAY_BINS,)),
     ]
@@ -95,6 +100,8 @@ def accounts_reset(totals: Record, interval: Record) -> None:
     totals.skipped_frames = 0
     totals.refused_packets = 0
     totals.dropped_rtx = 0
+    totals.inbound_us = 0
+    totals.not_ready_us = 0
     interval.newest_arrival_send_us = 0
     interval_begin(interval)
 
@@ -157,9 +164,17 @@ def account_departed(totals: Record, interval: Record, queue_delay_us: int) -> N
 
 
 @kernel
+def account_inbound(totals: Record, now_us: int) -> None:
+    """Something has reached the receiver: the connection is ready again."""
+    totals.not_ready_us += max(0, now_us - totals.inbound_us - READY_SILENCE_US)
+    totals.inbound_us = now_us
+
+
+@kernel
 def account_arrived(totals: Record, interval: Record, packet: Record) -> None:
     """`packet` has reached the receiver."""
     delay_us = packet.arrival_us - packet.send_us
+    account_inbound(totals, packet.arrival_us)
     totals.fate_packets[FATE_PENDING] -= 1
     totals.fate_bytes[FATE_PENDING] -= packet.size_bytes
     totals.fate_packets[FATE_DELIVERED] += 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from bwe_env.gcc.controller import gcc_on_feedback, gcc_on_loss_report, gcc_on_rtt
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
-from bwe_env.sim.accounts import account_arrived
+from bwe_env.sim.accounts import account_arrived, account_inbound
 from bwe_env.sim.audio import audio_on_packet
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.events import (
@@ -251,6 +251,7 @@ def on_repair_timer(
 def on_consent_arrival(call: Record, flow: Record, messages: np.ndarray, now_us: int) -> None:
     """A consent check is at the receiver, which answers at once."""
     flow.timers_us[EVENT_CONSENT_ARRIVAL] = NEVER
+    account_inbound(flow.totals, now_us)
     _send(call, flow, messages, MESSAGE_CONSENT, 0, 0, now_us)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bwe_env.metrics import CALL_COLUMNS
+from bwe_env.metrics import CALL_COLUMNS, FIELD_METRICS
 from experiments.evaluate import main
 from tests.experiments.test_networks import write_traces
 
@@ -35,6 +35,8 @@ def test_every_trace_and_seed_is_one_row_with_every_metric(
     assert "at most 6 Mbps, calls of 3 s" in printed
     assert "4G-LTE" in printed
     assert "contested: the capacity is below the maximum rate" in printed
+    for name in FIELD_METRICS:
+        assert name in printed
 
 
 def test_the_same_command_gives_the_same_file(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bwe_env.errors import ConfigError
-from experiments.stats import Interval, mean_interval, paired_difference, per_network
+from experiments.stats import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    per_network,
+    ratio_interval,
+)
 
 
 def test_seeds_of_a_network_are_averaged_and_undefined_calls_left_out() -> None:
@@ -146,3 +152,30 @@ def test_no_value_at_all_is_an_error_and_text_shows_mean_and_ends() -> None:
     interval = Interval(mean=0.5, low=-0.25, high=1.0, networks=3)
     assert interval.text(2) == "+0.50 [-0.25, +1.00]"
     assert not interval.excludes_zero
+
+
+def test_a_ratio_is_that_of_the_sums_and_its_interval_that_of_the_delta_method() -> None:
+    generator = np.random.default_rng(4)
+    below = generator.uniform(50.0, 60.0, size=200)
+    above = below * generator.uniform(0.0, 0.2, size=200)
+    interval = ratio_interval(above, below, ["3G"] * 200)
+    assert interval.mean == above.sum() / below.sum()
+    error = np.std(above - interval.mean * below, ddof=1) / below.mean() / np.sqrt(200)
+    # 10,000 resamples and 200 networks: the ends agree with the linear formula to a few percent.
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_a_ratio_to_a_constant_has_the_interval_of_the_mean() -> None:
+    values = np.random.default_rng(5).normal(3.0, 1.0, size=24)
+    strata = ["3G"] * 10 + ["5G"] * 14
+    mean = mean_interval(values / 4.0, strata)
+    ratio = ratio_interval(values, np.full(24, 4.0), strata)
+    assert (ratio.mean, ratio.low, ratio.high) == pytest.approx((mean.mean, mean.low, mean.high))
+
+
+def test_a_ratio_over_nothing_is_refused_and_one_network_has_no_interval() -> None:
+    with pytest.raises(ConfigError, match="add up to 0"):
+        ratio_interval([1.0, np.nan], [0.0, 5.0], ["3G", "3G"])
+    assert ratio_interval([1.0], [4.0], ["3G"]) == Interval(
+        mean=0.25, low=-np.inf, high=np.inf, networks=1
+    )
