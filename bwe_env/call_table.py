@@ -28,6 +28,7 @@ from bwe_env.sim.packet import (
     KIND_RTX,
     KIND_VIDEO,
 )
+from bwe_env.sim.receiver import LONG_FREEZE_US, receiver_frozen_us
 from bwe_env.sim.state import World
 from bwe_env.sim.step import WINDOW_SLOTS
 from bwe_env.talk_time import talk_time_s
@@ -106,6 +107,9 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         "call_score": _ratio(window["score_sum"] + _DROPPED_SCORE * remaining_s, scored_s),
         "video_mos": _ratio(window["mos_sum"] + WORST_MOS * remaining_s, scored_s),
         "freeze_ratio": np.minimum(1.0, frozen_s / duration_s),
+        "freeze_ratio_above_500ms": np.minimum(
+            1.0, _long_frozen_s(world, remaining_s) / duration_s
+        ),
         "freeze_count": receiver["freeze_count"].copy(),
         "freeze_duration_s": receiver["freeze_us"] * us_to_s(1.0),
         "mean_target_bps": mean_over_call("target_rate_bps"),
@@ -243,6 +247,19 @@ def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
         "audio_burst_ratio": heard(burst_ratio),
         "audio_mos": heard(mos),
     }
+
+
+def _long_frozen_s(world: World, remaining_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Time in frozen gaps of `LONG_FREEZE_US` or more, the one that is open at the end included."""
+    receivers = world.flows["receiver"]
+    frozen_us = [
+        receiver_frozen_us(receiver, int(now_us))
+        for receiver, now_us in zip(receivers, world.calls["now_us"], strict=True)
+    ]
+    open_s = us_to_s(1.0) * (np.array(frozen_us) - receivers["closed_frozen_us"]) + remaining_s
+    open_s[open_s < us_to_s(LONG_FREEZE_US)] = 0.0
+    total: NDArray[np.float64] = us_to_s(1.0) * receivers["long_frozen_us"] + open_s
+    return total
 
 
 def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:

@@ -85,6 +85,13 @@ _METRICS = (
         "frozen",
         "ours, on the rule of W3C webrtc-stats freezeCount",
     ),
+    _metric(
+        "freeze_ratio_above_500ms",
+        "",
+        "lower",
+        "the same over frozen gaps of 500 ms or more",
+        "ours, on the rule of W3C webrtc-stats freezeCount",
+    ),
     _metric("freeze_count", "", "lower", "freezes that ended", _W3C),
     _metric("freeze_duration_s", "s", "lower", "sum of their delays (totalFreezesDuration)", _W3C),
     _metric("mean_target_bps", "bps", "neither", "mean target rate over the intervals of the call"),
@@ -376,6 +383,12 @@ _FIELD_METRICS = (
     ),
     FieldMetric(
         name="peer_video_freeze_percentage", unit="%", column="freeze_ratio", factor=_PERCENT
+    ),
+    FieldMetric(
+        name="peer_video_freeze_percentage_above_500ms",
+        unit="%",
+        column="freeze_ratio_above_500ms",
+        factor=_PERCENT,
     ),
     FieldMetric(
         name="peer_neteq_plc_cng_perc",

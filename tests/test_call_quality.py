@@ -54,6 +54,17 @@ def test_a_silence_of_8_seconds_is_not_ready_for_3_of_them() -> None:
     assert row["audio_long_interruption_ratio"] == pytest.approx(8.0 / 20.0, abs=0.03)
 
 
+@pytest.mark.parametrize(("until_s", "counts"), [(4.15, False), (5.0, True), (60.0, True)])
+def test_only_a_freeze_of_half_a_second_counts_as_long(until_s: float, counts: bool) -> None:
+    row, _, _ = row_of(replace(NETWORK, forward=out(4.0, until_s)), 9.0)
+    assert row["freeze_ratio"] > 0.02
+    # The end of the last gap may not have found room in an interval of `freeze_ratio`.
+    assert 0.0 <= row["freeze_ratio_above_500ms"] <= row["freeze_ratio"] + 0.2 / 9.0
+    assert (row["freeze_ratio_above_500ms"] > 0.0) == counts
+    if until_s == 60.0:
+        assert row["freeze_ratio_above_500ms"] == pytest.approx(5.0 / 9.0, abs=0.01)
+
+
 def test_an_open_silence_at_the_end_counts() -> None:
     row, _, _ = row_of(replace(NETWORK, forward=out(4.0, 60.0)), 12.0)
     assert row["not_ready_s"] == pytest.approx(12.0 - 4.0 - 5.0, abs=0.15)

@@ -19,6 +19,9 @@ ACTIVE_STREAM_US = (
     5_000_000  # a stream silent for longer asks for nothing (video_receive_stream2.cc)
 )
 
+#: A frozen gap as long as this is noticed by everybody (`peer_video_freeze_..._above_500ms`).
+LONG_FREEZE_US = 500_000
+
 RECEIVER = record(
     [
         ("newest_seq", "i8"),  # highest transport sequence number that has arrived, -1 for none
@@ -36,6 +39,7 @@ RECEIVER = record(
         ("freeze_count", "i8"),
         ("freeze_us", "i8"),  # W3C totalFreezesDuration
         ("closed_frozen_us", "i8"),  # frozen gaps that have ended
+        ("long_frozen_us", "i8"),  # of those, the ones of 500 ms or more
         ("key_requests", "i8"),
         ("rtt_us", "i8"),  # as told by RTCP
         ("delays_sum_us", "i8"),
@@ -67,6 +71,7 @@ def receiver_reset(receiver: Record, frame_interval_us: float) -> None:
     receiver.freeze_count = 0
     receiver.freeze_us = 0
     receiver.closed_frozen_us = 0
+    receiver.long_frozen_us = 0
     receiver.key_requests = 0
     receiver.rtt_us = DEFAULT_RTT_US
     receiver.delays_sum_us = 0
@@ -96,6 +101,8 @@ def _show_frame(receiver: Record, frame: Record, now_us: int) -> None:
     delay_us = now_us - receiver.last_shown_us
     if _delay_is_frozen(receiver, delay_us):
         receiver.closed_frozen_us += delay_us
+        if delay_us >= LONG_FREEZE_US:
+            receiver.long_frozen_us += delay_us
     if receiver.frames_shown > 0:
         slot = receiver.num_delays % FREEZE_WINDOW
         if receiver.num_delays >= FREEZE_WINDOW:
