@@ -65,7 +65,7 @@ def _rate_change(targets: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[str, NDArray[Any]]:
-    """All columns of `bwe_env.metrics.CALL_COLUMNS` but the three that name the call.
+    """All columns of `bwe_env.metrics.CALL_COLUMNS` but the four that say what was called.
 
     Args:
         world: its calls have ended.

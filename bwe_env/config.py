@@ -352,6 +352,16 @@ class PieConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelayConfig:
+    """A relay that the call goes through (TURN, a media server): one more hop in each direction."""
+
+    forward: PathConfig = field(default_factory=PathConfig)
+    """from the relay to the receiver; behind the bottleneck and the network's own path"""
+    reverse: PathConfig = field(default_factory=PathConfig)
+    """from the relay to the sender; added to the network's own path"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinkConfig:
     """The bottleneck: a FIFO served at the trace's capacity."""
 

@@ -52,6 +52,7 @@ _METRICS = (
     _metric("network", "", "neither", "name of the network, unique within a set"),
     _metric("network_type", "", "neither", "kind of network"),
     _metric("seed", "", "neither", "seed of the call's randomness, the same for every controller"),
+    _metric("path", "", "neither", "'relay' if the call went through a relay, else 'direct'"),
     _metric("duration_s", "s", "neither", "scheduled length of the call"),
     _metric("dropped", "", "lower", "1 if the connection was lost before the scheduled end"),
     _metric(

@@ -11,6 +11,7 @@ from bwe_env.config import (
     LinkConfig,
     OnOffTraffic,
     PathConfig,
+    RelayConfig,
     TcpTraffic,
 )
 from bwe_env.errors import ConfigError
@@ -30,6 +31,8 @@ class Network:
     link: LinkConfig = field(default_factory=LinkConfig)
     forward: PathConfig = field(default_factory=PathConfig)
     reverse: PathConfig = field(default_factory=PathConfig)
+    relay: RelayConfig | None = None
+    """None where the endpoints talk directly"""
     cross_traffic: tuple[OnOffTraffic | TcpTraffic, ...] = ()
     """others that send into the same queue"""
     competing_calls: int = 0
@@ -71,6 +74,11 @@ class Network:
     def name(self) -> str:
         """The trace's name; unique within a set of networks."""
         return self.trace.name
+
+    @property
+    def path(self) -> str:
+        """How the packets go: "relay" or "direct"."""
+        return "direct" if self.relay is None else "relay"
 
     @property
     def network_type(self) -> str:

@@ -99,6 +99,7 @@ def run_calls(
                 "network": names,
                 "network_type": types,
                 "seed": np.array([seed for _, seed in batch], dtype=np.int64),
+                "path": np.array([networks[index].path for index, _ in batch]),
             }
             tables.append({**table, **call_columns(world, steps, call)})
             if progress is not None:

@@ -63,6 +63,7 @@ from bwe_env.sim.receive import (
     on_rtcp_timer,
     schedule_next_arrival,
 )
+from bwe_env.sim.relay import relay_forward_us
 from bwe_env.sim.reverse_path import MESSAGE_REPORT
 from bwe_env.sim.rng import STREAM_FORWARD_JITTER, STREAM_FORWARD_LOSS
 from bwe_env.sim.sender import schedule_pacer, sender_on_audio, sender_on_frame, sender_on_pacer
@@ -139,7 +140,10 @@ def _on_departure(
     arrival_us = NEVER
     if not is_lost:
         arrival_us = path_arrival_us(call.forward, call.key, STREAM_FORWARD_JITTER, release_us)
-        arrival_us += flow.added_delay_us
+        arrival_us = relay_forward_us(call.relay, call.key, arrival_us)
+        is_lost = arrival_us == NEVER
+        if not is_lost:
+            arrival_us += flow.added_delay_us
     if entry.seq == CONSENT_ENTRY:
         # One check under way is enough: a later one would only confirm what this one does.
         if flow.timers_us[EVENT_CONSENT_ARRIVAL] == NEVER:

@@ -11,6 +11,7 @@ from bwe_env.sim._jit import record
 from bwe_env.sim.link import LINK
 from bwe_env.sim.path import PATH
 from bwe_env.sim.queue_discipline import QUEUE_DISCIPLINE
+from bwe_env.sim.relay import RELAY
 
 # What `CALL.status` says.
 STATUS_ACTIVE = 0
@@ -31,6 +32,7 @@ CALL = record(
         ("link", LINK),
         ("forward", PATH),
         ("reverse", PATH),
+        ("relay", RELAY),
     ]
 )
 
@@ -55,5 +57,6 @@ NETWORK = record(
         ("num_sources", "i8"),
         ("forward", PATH),
         ("reverse", PATH),
+        ("relay", RELAY),
     ]
 )

@@ -60,7 +60,7 @@ _REPORT_SHARE = 0.05
 def _send(
     call: Record, flow: Record, messages: np.ndarray, kind: int, a: int, b: int, now_us: int
 ) -> None:
-    message_send(flow.mailbox, messages, call.reverse, call.key, kind, a, b, now_us)
+    message_send(flow.mailbox, messages, call.reverse, call.relay, call.key, kind, a, b, now_us)
     flow.timers_us[EVENT_MESSAGE_ARRIVAL] = mailbox_next_us(flow.mailbox, messages)
 
 
@@ -181,7 +181,8 @@ def _delay_of_newest_sent_us(
         entry = queue[(link.tail - 1) & (len(queue) - 1)]
         send_us = packets[entry.seq & (len(packets) - 1)].send_us
         queue_delay_us = link_empty_us(link, segments, queue, now_us) - send_us
-    return int(queue_delay_us + call.forward.delay.propagation_us)
+    propagation_us = call.forward.delay.propagation_us + call.relay.forward.delay.propagation_us
+    return int(queue_delay_us + propagation_us)
 
 
 @kernel
@@ -204,7 +205,8 @@ def on_rtcp_timer(
         flow.rtcp_received_base = flow.totals.fate_packets[FATE_DELIVERED]
         if flow.rtt_of_sent == 1:
             # In this model an RTT knows neither jitter nor outages of the reverse path.
-            flow.rtcp_forward_us = call.reverse.delay.propagation_us + _delay_of_newest_sent_us(
+            reverse_us = call.reverse.delay.propagation_us + call.relay.reverse.delay.propagation_us
+            flow.rtcp_forward_us = reverse_us + _delay_of_newest_sent_us(
                 call, flow, packets, queue, segments, now_us
             )
         else:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.path import path_arrival_us, path_is_out, path_loses
+from bwe_env.sim.relay import relay_reverse_us
 from bwe_env.sim.rng import STREAM_REVERSE_JITTER, STREAM_REVERSE_LOSS
 
 MESSAGE_REPORT = 0  # transport feedback on packets a..b
@@ -55,6 +56,7 @@ def message_send(
     mailbox: Record,
     messages: np.ndarray,
     path: Record,
+    relay: Record,
     key: np.uint64,
     kind: int,
     a: int,
@@ -72,8 +74,12 @@ def message_send(
     if mailbox.tail - mailbox.head >= len(messages):
         mailbox.overflows += 1
         return
-    message = messages[mailbox.tail & (len(messages) - 1)]
     arrival_us = path_arrival_us(path, key, STREAM_REVERSE_JITTER, now_us)
+    arrival_us = relay_reverse_us(relay, key, arrival_us)
+    if arrival_us == NEVER:
+        mailbox.lost += 1
+        return
+    message = messages[mailbox.tail & (len(messages) - 1)]
     message.arrival_us = arrival_us + mailbox.added_delay_us
     message.built_us = now_us
     message.a = a

@@ -173,6 +173,10 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["num_sources"] = len(network.cross_traffic)
         _fill_path(row["forward"], network.forward)
         _fill_path(row["reverse"], network.reverse)
+        if network.relay is not None:
+            row["relay"]["is_used"] = True
+            _fill_path(row["relay"]["forward"], network.relay.forward)
+            _fill_path(row["relay"]["reverse"], network.relay.reverse)
     rows["first_source"] = np.cumsum(rows["num_sources"]) - rows["num_sources"]
     return rows, segments
 
@@ -210,6 +214,11 @@ def _longest_delay_s(path: PathConfig) -> float:
     return path.propagation_delay_s + added_s + jitter_s + max(0.0, outage_s)
 
 
+def _longest_reverse_s(network: Network) -> float:
+    relay_s = 0.0 if network.relay is None else _longest_delay_s(network.relay.reverse)
+    return _longest_delay_s(network.reverse) + relay_s
+
+
 @dataclass(frozen=True)
 class RingLengths:
     """Rows per ring, powers of two; see `ring_lengths` for the reckoning."""
@@ -236,7 +245,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
     packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
     reverse_s = max(
-        _longest_delay_s(network.reverse) + max(network.competing_added_delay_s, default=0.0)
+        _longest_reverse_s(network) + max(network.competing_added_delay_s, default=0.0)
         for network in networks
     )
     flows = 1 + max(network.competing_calls for network in networks)
@@ -434,6 +443,9 @@ def call_reset(
     copy_link(call.link, row)
     _copy_path(call.forward, row.forward)
     _copy_path(call.reverse, row.reverse)
+    call.relay.is_used = row.relay.is_used
+    _copy_path(call.relay.forward, row.relay.forward)
+    _copy_path(call.relay.reverse, row.relay.reverse)
     start_us = row.start_us + offset_us
     link_reset(call.link, segments, row.first_segment, row.last_segment, start_us, key)
     call.num_flows = 1 + row.competing_calls
