@@ -140,7 +140,9 @@ class PacketConfig:
     """served by the bottleneck on top, and unknown to the controller: an SRTP tag (10 bytes, RFC
     3711 section 4.2), headers of the layers below IP"""
     rtp_header_bytes: int = 12
-    """RFC 3550 fixed header; taken out of the 1200-byte MTU"""
+    """RFC 3550 fixed header; taken out of the MTU"""
+    mtu_bytes: int = MTU_BYTES
+    """largest RTP packet handed to IP, header included"""
     burst_interval_s: float = 0.04
     """what the pacer may send ahead of its rate (libwebrtc M150 kDefaultBurstInterval)"""
     padding_bytes: int = 224
@@ -152,6 +154,8 @@ class PacketConfig:
         _require_range("overhead_bytes", self.overhead_bytes, 0, 200, "bytes")
         _require_range("uncounted_bytes", self.uncounted_bytes, 0, 200, "bytes")
         _require_range("rtp_header_bytes", self.rtp_header_bytes, 0, 200, "bytes")
+        # Ethernet's 1500 bytes less IPv6 and UDP headers; and twice the largest RTP header.
+        _require_range("mtu_bytes", self.mtu_bytes, 400, 1452, "bytes")
         _require_range("burst_interval_s", self.burst_interval_s, 0.001, 1.0, "s")
         _require_range("padding_bytes", self.padding_bytes, 1, 255, "bytes (RFC 3550)")
         _require_range("queue_time_limit_s", self.queue_time_limit_s, 0.1, 60.0, "s")

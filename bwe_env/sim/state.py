@@ -242,7 +242,8 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     queue, the sender's socket refuses further packets. It depends on the call alone, so that a
     result does not depend on which other networks are at hand.
     """
-    packets_per_s = call.max_rate_bps / 8 / _MEAN_PACKET_BYTES + _SMALL_PACKETS_PER_S
+    mean_bytes = _MEAN_PACKET_BYTES * call.packets.mtu_bytes / MTU_BYTES
+    packets_per_s = call.max_rate_bps / 8 / mean_bytes + _SMALL_PACKETS_PER_S
     packets = min(MAX_PACKET_RING, _power_of_two(PACKET_RING_S * packets_per_s))
     reverse_s = max(
         _longest_reverse_s(network) + max(network.competing_added_delay_s, default=0.0)
@@ -270,7 +271,7 @@ def _configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     flow["overhead_bytes"] = call.packets.overhead_bytes
     flow["uncounted_bytes"] = call.packets.uncounted_bytes
     flow["rtp_header_bytes"] = call.packets.rtp_header_bytes
-    flow["mtu_bytes"] = MTU_BYTES
+    flow["mtu_bytes"] = call.packets.mtu_bytes
     flow["padding_bytes"] = call.packets.padding_bytes
     audio = call.audio
     flow["audio_payload_bytes"] = round(audio.rate_bps * audio.packet_interval_s / 8)
