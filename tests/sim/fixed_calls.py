@@ -19,6 +19,7 @@ from bwe_env.config import (
     LossConfig,
     OnOffTraffic,
     PathConfig,
+    RelayConfig,
     TcpTraffic,
     VideoConfig,
 )
@@ -45,6 +46,12 @@ NETWORKS = (
         trace=square(0.5e6, 2.5e6, half_period_s=0.4, name="loss-first"),
         link=LinkConfig(queue_limit_bytes=12_000, loss_before_queue=True),
         forward=PathConfig(loss=LossConfig(good_loss=0.03)),
+        relay=RelayConfig(
+            forward=PathConfig(
+                propagation_delay_s=0.01, jitter=JitterConfig(distribution="normal", scale_s=0.01)
+            ),
+            reverse=PathConfig(propagation_delay_s=0.0, loss=LossConfig(good_loss=0.02)),
+        ),
     ),
 )
 
@@ -108,6 +115,7 @@ def play(name: str) -> dict[str, NDArray[Any]]:
         "steps": np.array(steps).view(np.float64),
         **call_columns(world, np.array(steps, dtype=world.steps.dtype), CALL),
     }
+    result["audio"] = np.frombuffer(world.flows["audio"].tobytes(), dtype=np.uint8)
     for array in ("packets", "frames", "messages", "sources", "tcp_rows"):
         result[array] = np.frombuffer(getattr(world, array).tobytes(), dtype=np.uint8)
     return result
