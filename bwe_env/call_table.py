@@ -20,8 +20,8 @@ from bwe_env.sim.accounts import READY_SILENCE_US
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.packet import (
     FATE_AQM_DROP,
-    FATE_POLICER_DROP,
     FATE_DELIVERED,
+    FATE_POLICER_DROP,
     FATE_QUEUE_DROP,
     FATE_RANDOM_LOSS,
     KIND_AUDIO,

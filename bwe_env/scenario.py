@@ -121,17 +121,13 @@ def _scenario(name: str, table: Any, path: Path) -> Scenario:
             f"on, but call.duration_s={call.duration_s:g} s. Give a trace of at least "
             f"{call.duration_s + start_s:g} s, a shorter call, or trace.repeats = true."
         )
-    paths = {
-        key: _config(PathConfig, table[key], f"{where}, {key}")
-        for key in ("forward", "reverse")
-        if key in table
-    }
     network = Network(
         trace=trace,
         start_s=start_s,
         link=_config(LinkConfig, table.get("link", {}), f"{where}, link"),
+        forward=_config(PathConfig, table.get("forward", {}), f"{where}, forward"),
+        reverse=_config(PathConfig, table.get("reverse", {}), f"{where}, reverse"),
         relay=_config(RelayConfig, table["relay"], f"{where}, relay") if "relay" in table else None,
-        **paths,
     )
     description = table.get("description", "")
     if not isinstance(description, str):
