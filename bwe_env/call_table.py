@@ -210,7 +210,7 @@ def _last_minute_columns(
 
 def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
     """What the audio receiver heard; NaN where it never decoded a frame."""
-    flows = world.flows
+    flows = world.own_flows
     audio, totals = flows["audio"], flows["totals"]
     is_heard = audio["played_us"] > 0
     concealed = _ratio(audio["concealed_us"], audio["played_us"])
@@ -251,7 +251,7 @@ def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
 
 def _long_frozen_s(world: World, remaining_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Time in frozen gaps of `LONG_FREEZE_US` or more, the one that is open at the end included."""
-    receivers = world.flows["receiver"]
+    receivers = world.own_flows["receiver"]
     frozen_us = [
         receiver_frozen_us(receiver, int(now_us))
         for receiver, now_us in zip(receivers, world.calls["now_us"], strict=True)
