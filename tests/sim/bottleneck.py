@@ -20,7 +20,8 @@ from bwe_env.sim.link import (
     link_reset,
 )
 from bwe_env.sim.packet import FATE_DELIVERED, FATE_PENDING
-from bwe_env.sim.state import build_networks, copy_link
+from bwe_env.sim.state import copy_link
+from bwe_env.sim.tables import build_networks
 from bwe_env.trace import constant
 
 OFFER = np.dtype([("time_us", "i8"), ("size_bytes", "i8")])
