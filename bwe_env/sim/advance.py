@@ -220,7 +220,7 @@ def _on_flow_event(
         schedule_pacer(flow, now_us)
         flow.timers_us[EVENT_PROCESS] = now_us + PROCESS_INTERVAL_US
     elif event == EVENT_FRAME:
-        sender_on_frame(flow, frames, now_us)
+        sender_on_frame(flow, packets, frames, now_us)
     elif event == EVENT_REPORT:
         on_report_timer(call, flow, messages, now_us)
     elif event == EVENT_MESSAGE_ARRIVAL:

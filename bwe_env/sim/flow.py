@@ -18,6 +18,7 @@ from bwe_env.sim.monitor import MONITOR
 from bwe_env.sim.pacer import PACER
 from bwe_env.sim.receiver import RECEIVER
 from bwe_env.sim.repair import REPAIR
+from bwe_env.sim.retransmit import RETRANSMIT
 from bwe_env.sim.reverse_path import MAILBOX
 from bwe_env.sim.send_history import SEND_HISTORY
 from bwe_env.sim.step import WINDOW
@@ -89,6 +90,7 @@ FLOW = record(
         ("gcc", GCC),
         ("gcc_parameters", GCC_PARAMETERS),
         ("repair", REPAIR),
+        ("retransmit", RETRANSMIT),
         ("totals", TOTALS),
         ("window", WINDOW),
         ("controller", "i1"),

@@ -263,6 +263,15 @@ def pacer_unqueue(pacer: Record, size_bytes: int, since_us: int) -> None:
 
 
 @kernel
+def pacer_has_rtx(pacer: Record, seq: int) -> bool:
+    """Whether a retransmission of packet `seq` waits."""
+    for position in range(pacer.rtx_head, pacer.rtx_tail):
+        if pacer.rtx_seq[position % RTX_QUEUE_LENGTH] == seq:
+            return True
+    return False
+
+
+@kernel
 def pacer_queue_rtx(pacer: Record, seq: int, size_bytes: int, now_us: int) -> bool:
     """Let a retransmission wait before all frames; False when too many wait already."""
     if pacer.rtx_tail - pacer.rtx_head == RTX_QUEUE_LENGTH:

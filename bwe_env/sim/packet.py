@@ -41,7 +41,9 @@ PACKET = record(
         ("arrival_us", "i8"),  # at the receiver; NEVER until the bottleneck has sent it on
         ("size_bytes", "i4"),  # on the wire, IP and UDP headers included
         ("frame", "i4"),  # video frame number, -1 for none
-        ("repairs", "i2"),  # RTX: how many sequence numbers back the lost packet was; else 0
+        # RTX: how many sequence numbers back the lost packet was. Video: minus how many ahead its
+        # newest repeat is. Else 0.
+        ("repairs", "i2"),
         ("probe_cluster", "i2"),  # pacing probe cluster id, -1 for none
         ("kind", "i1"),
         ("fate", "i1"),

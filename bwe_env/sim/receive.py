@@ -41,6 +41,7 @@ from bwe_env.sim.reverse_path import (
     MESSAGE_NACK,
     MESSAGE_REPORT,
     MESSAGE_RTCP,
+    NACK_SPAN,
     mailbox_next_us,
     message_send,
 )
@@ -65,6 +66,30 @@ def _send(
 
 
 @kernel
+def _ask_for_missing(
+    call: Record, flow: Record, messages: np.ndarray, first_index: int, now_us: int
+) -> None:
+    """NACK what is due of the missing packets from entry `first_index` on."""
+    repair = flow.repair
+    first_seq = -1
+    wanted = 0
+    for index in range(first_index, repair.num_missing):
+        if not repair_take_due(repair, index, flow.receiver.rtt_us, now_us):
+            continue
+        seq = repair.missing[index].seq
+        ahead = seq - first_seq - 1
+        if first_seq >= 0 and ahead < NACK_SPAN:
+            wanted |= 1 << ahead
+            continue
+        if first_seq >= 0:
+            _send(call, flow, messages, MESSAGE_NACK, first_seq, wanted, now_us)
+        first_seq = seq
+        wanted = 0
+    if first_seq >= 0:
+        _send(call, flow, messages, MESSAGE_NACK, first_seq, wanted, now_us)
+
+
+@kernel
 def _ask_for_gap(
     call: Record,
     flow: Record,
@@ -76,14 +101,14 @@ def _ask_for_gap(
 ) -> None:
     """NACK what is missing in a gap at once; a key frame instead when there is too much."""
     receiver = flow.receiver
-    added = repair_add_gap(flow.repair, packets, first_seq, last_seq, receiver.rtt_us, now_us)
+    added = repair_add_gap(flow.repair, packets, first_seq, last_seq, now_us)
     if added < 0:
         receiver.needs_key = 1
         receiver.key_requests += 1
         receiver.last_request_us = now_us
         _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)
     elif added > 0:
-        _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
+        _ask_for_missing(call, flow, messages, flow.repair.num_missing - added, now_us)
 
 
 @kernel
@@ -113,8 +138,12 @@ def on_packet_arrival(
         if seq - previous > 1 and flow.repair_enabled == 1:
             _ask_for_gap(call, flow, packets, messages, previous + 1, seq - 1, now_us)
     elif packet.kind == KIND_RTX:
-        original = packets[(seq - packet.repairs) & mask]
-        if original.is_repaired == 0:
+        original_seq = seq - packet.repairs
+        original = packets[original_seq & mask]
+        is_forgotten = original_seq < flow.history.next_seq - len(packets)
+        if is_forgotten or original.is_repaired == 1 or original.fate == FATE_DELIVERED:
+            flow.totals.duplicate_packets += 1
+        else:
             original.is_repaired = 1
             receiver_on_video(receiver, frames, packet.frame, now_us)
     elif packet.kind == KIND_AUDIO:
@@ -227,19 +256,7 @@ def on_repair_timer(
     receiver = flow.receiver
     oldest_seq = flow.history.next_seq - len(packets)
     repair_forget(flow.repair, packets, oldest_seq, receiver.next_frame)
-    # One message asks for a whole run of due packets: a NACK lists many (RFC 4585 section 6.2.1).
-    first_seq = -1
-    last_seq = -1
-    for index in range(flow.repair.num_missing):
-        if repair_take_due(flow.repair, index, receiver.rtt_us, now_us):
-            last_seq = flow.repair.missing[index].seq
-            if first_seq < 0:
-                first_seq = last_seq
-        elif first_seq >= 0:
-            _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
-            first_seq = -1
-    if first_seq >= 0:
-        _send(call, flow, messages, MESSAGE_NACK, first_seq, last_seq, now_us)
+    _ask_for_missing(call, flow, messages, 0, now_us)
     is_blocked = receiver_is_blocked(receiver)
     if is_blocked and receiver_wants_key(receiver, now_us):
         _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)
@@ -339,7 +356,7 @@ def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, 
         _on_rtcp(flow, message.a, message.b, message.built_us, now_us)
         schedule_pacer(flow, now_us)
     elif kind == MESSAGE_NACK:
-        sender_on_nack(flow, packets, message.a, message.b, message.built_us, now_us)
+        sender_on_nack(flow, packets, message.a, message.b, now_us)
     elif kind == MESSAGE_KEY_REQUEST:
         flow.encoder.is_key_requested = 1
     elif kind == MESSAGE_CONSENT:

@@ -14,8 +14,7 @@ from bwe_env.sim.packet import KIND_VIDEO
 
 POLL_INTERVAL_US = 20_000  # kUpdateInterval, nack_requester.cc
 MAX_RETRIES = 100  # kMaxNackRetries, same file
-#: libwebrtc keeps 1000 (kMaxNackPackets); 256 hold 1 s of video at 2.5 Mbps and keep a call small.
-MAX_MISSING = 256
+MAX_MISSING = 1000  # kMaxNackPackets, same file
 
 MISSING = record(
     [
@@ -43,9 +42,9 @@ def repair_reset(repair: Record) -> None:
 
 @kernel
 def repair_add_gap(
-    repair: Record, packets: np.ndarray, first_seq: int, last_seq: int, rtt_us: int, now_us: int
+    repair: Record, packets: np.ndarray, first_seq: int, last_seq: int, now_us: int
 ) -> int:
-    """Note the video packets of a gap, to be asked for now.
+    """Note the video packets of a gap, due to be asked for now.
 
     Returns:
         How many there are; -1 when the list overflowed and was cleared.
@@ -53,18 +52,18 @@ def repair_add_gap(
     mask = len(packets) - 1
     added = 0
     for seq in range(first_seq, last_seq + 1):
-        if packets[seq & mask].kind != KIND_VIDEO:
+        packet = packets[seq & mask]
+        if packet.kind != KIND_VIDEO or packet.is_repaired == 1:
             continue
         if repair.num_missing == MAX_MISSING:
             repair.num_missing = 0
             return -1
         entry = repair.missing[repair.num_missing]
         entry.seq = seq
-        entry.retry_us = now_us + rtt_us
-        entry.tries = 1
+        entry.retry_us = now_us
+        entry.tries = 0
         repair.num_missing += 1
         added += 1
-    repair.nacked_packets += added
     return added
 
 

@@ -16,7 +16,10 @@ from bwe_env.sim.rng import STREAM_REVERSE_JITTER, STREAM_REVERSE_LOSS
 
 MESSAGE_REPORT = 0  # transport feedback on packets a..b
 MESSAGE_RTCP = 1  # receiver report: a packets lost, b received since the last one
-MESSAGE_NACK = 2  # the missing video packets among a..b are wanted again
+MESSAGE_NACK = 2  # packet a is wanted again, and a + 1 + i for each bit i of b
+#: How many packets after the first one NACK message can name. On the wire (RFC 4585 section 6.2.1)
+#: an entry names 16 and a message has many entries.
+NACK_SPAN = 62
 MESSAGE_KEY_REQUEST = 3  # PLI
 MESSAGE_CONSENT = 4  # STUN response
 MESSAGE_DECISION = 5  # a receiver-side estimator's target rate: a bps

@@ -19,6 +19,7 @@ from bwe_env.sim.pacer import (
     pacer_early_us,
     pacer_elapse,
     pacer_expected_queue_us,
+    pacer_has_rtx,
     pacer_is_blocked,
     pacer_next_send_us,
     pacer_on_sent,
@@ -46,6 +47,12 @@ from bwe_env.sim.prober import (
     prober_on_packet_queued,
 )
 from bwe_env.sim.receiver import receiver_give_up
+from bwe_env.sim.retransmit import (
+    REPEAT_NOW,
+    REPEAT_TOO_MUCH,
+    retransmit_on_sent,
+    retransmit_verdict,
+)
 from bwe_env.sim.rng import STREAM_FORWARD_LOSS
 from bwe_env.sim.send_history import send_history_add
 
@@ -66,6 +73,15 @@ NO_FRAME = -1
 
 
 @kernel
+def socket_is_full(flow: Record, packets: np.ndarray) -> bool:
+    """Whether a ring's length of packets is stuck behind the next one's row."""
+    next_seq = flow.history.next_seq
+    return bool(
+        next_seq >= len(packets) and packets[next_seq & (len(packets) - 1)].fate == FATE_PENDING
+    )
+
+
+@kernel
 def send_packet(
     call: Record,
     flow: Record,
@@ -81,10 +97,11 @@ def send_packet(
 ) -> None:
     """Hand one packet to the network, and tell the accounts and GCC."""
     mask = len(packets) - 1
-    next_seq = flow.history.next_seq
-    if next_seq >= len(packets) and packets[next_seq & mask].fate == FATE_PENDING:
-        # A ring's length of packets is stuck behind this one: the socket refuses (ENOBUFS).
+    if socket_is_full(flow, packets):  # it refuses (ENOBUFS)
         account_refused(flow.totals, flow.interval, kind, size_bytes)
+        if kind == KIND_VIDEO:
+            # Nobody can ask for a packet without a number: its frame is given up for a key frame.
+            flow.encoder.is_key_requested = 1
         return
     seq = send_history_add(flow.history, packets, size_bytes)
     packet = packets[seq & mask]
@@ -165,7 +182,7 @@ def _packets_of_frame(flow: Record, size_bytes: int, rate_bps: float, planned: i
 
 
 @kernel
-def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
+def sender_on_frame(flow: Record, packets: np.ndarray, frames: np.ndarray, now_us: int) -> None:
     """The camera delivers a frame: code it, or skip it, and schedule the next."""
     encoder = flow.encoder
     encoder.captured += 1
@@ -187,6 +204,7 @@ def sender_on_frame(flow: Record, frames: np.ndarray, now_us: int) -> None:
             target_bps -= int(target_bps / interval + 0.5)
     # A window may hold the pacer back for longer than its queue says: keep its frames' rows.
     is_full = encoder.next_frame - flow.pacer.frame >= len(frames) - 1
+    is_full = is_full or socket_is_full(flow, packets)
     if is_full or pacer_expected_queue_us(flow.pacer) > flow.pacer.queue_time_limit_us:
         flow.totals.skipped_frames += 1
         return
@@ -230,20 +248,42 @@ def sender_on_nack(
     flow: Record,
     packets: np.ndarray,
     first_seq: int,
-    last_seq: int,
-    built_us: int,
+    others: int,
     now_us: int,
 ) -> None:
-    """Queue retransmissions of the video packets a NACK asks for."""
+    """Queue repeats of the video packets a NACK asks for.
+
+    Args:
+        first_seq: the first of them.
+        others: bit i stands for packet `first_seq` + 1 + i.
+    """
     mask = len(packets) - 1
-    first_seq = max(first_seq, flow.history.next_seq - len(packets))
-    for seq in range(first_seq, last_seq + 1):
-        packet = packets[seq & mask]
-        if packet.kind != KIND_VIDEO or packet.arrival_us <= built_us or packet.is_repaired == 1:
+    wanted = 1 | others << 1
+    seq = first_seq - 1
+    is_giving_up = False
+    while wanted > 0:
+        seq += 1
+        is_wanted = wanted & 1 == 1
+        wanted >>= 1
+        if not is_wanted:
             continue
         flow.monitor.nacked_packets += 1
-        if not pacer_queue_rtx(flow.pacer, seq, packet.size_bytes + RTX_HEADER_BYTES, now_us):
-            flow.totals.dropped_rtx += 1
+        if is_giving_up or pacer_has_rtx(flow.pacer, seq):
+            continue
+        verdict = retransmit_verdict(
+            flow.retransmit,
+            packets,
+            seq,
+            flow.history.next_seq,
+            flow.rtt_us,
+            flow.target_rate_bps,
+            now_us,
+        )
+        is_giving_up = verdict == REPEAT_TOO_MUCH
+        if verdict == REPEAT_NOW:
+            size_bytes = packets[seq & mask].size_bytes + RTX_HEADER_BYTES
+            if not pacer_queue_rtx(flow.pacer, seq, size_bytes, now_us):
+                flow.totals.dropped_rtx += 1
     flow.timers_us[EVENT_PACER] = now_us
 
 
@@ -284,6 +324,8 @@ def _send_queued(
         flow.rtx_bytes += size_bytes
         frame_number = packet.frame
         kind = KIND_RTX
+        if not socket_is_full(flow, packets):
+            retransmit_on_sent(packets, original, flow.history.next_seq)
     elif pacer.repeats + pacer.plain_paddings == pacer.queue_packets:
         repairs = 0
         frame_number = NO_FRAME

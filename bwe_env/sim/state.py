@@ -62,6 +62,7 @@ from bwe_env.sim.queue_discipline import (
 from bwe_env.sim.receive import FIRST_REPORT_US
 from bwe_env.sim.receiver import DEFAULT_RTT_US, receiver_reset
 from bwe_env.sim.repair import repair_reset
+from bwe_env.sim.retransmit import retransmit_reset
 from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
 from bwe_env.sim.rng import STREAM_CAMERA_PHASE, mix64, uniform
 from bwe_env.sim.send_history import send_history_reset
@@ -162,6 +163,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     receiver_reset(flow.receiver, flow.encoder.frame_interval_us)
     audio_reset(flow.audio, flow.audio_interval_us)
     repair_reset(flow.repair)
+    retransmit_reset(flow.retransmit)
     accounts_reset(flow.totals, flow.interval)
     window_reset(flow.window, float(flow.start_rate_bps))
     gcc_reset(

@@ -31,7 +31,6 @@ from bwe_env.sim.queue_discipline import (
     DISCIPLINE_DROP_TAIL,
     DISCIPLINE_PIE,
 )
-from bwe_env.sim.repair import MAX_MISSING
 from bwe_env.trace.bank import build_bank
 from bwe_env.units import s_to_us
 
@@ -48,6 +47,10 @@ _SMALL_PACKETS_PER_S = 80
 CROSS_QUEUE_ENTRIES = 6 << 10
 #: Mean packet of a full-rate sender: frames just above a whole number of MTUs are split evenly.
 _MEAN_PACKET_BYTES = 1000
+
+#: Messages of one moment: a look at a list of missing packets that are spread over the largest
+#: packet ring takes one for each `NACK_SPAN` rows, 260; of the usual ring, 33.
+_SPARE_MESSAGES = 300
 
 _DISCIPLINE_IDS = {
     "drop_tail": DISCIPLINE_DROP_TAIL,
@@ -219,7 +222,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
         sources=max(1, *(len(network.cross_traffic) for network in networks), 1),
         flows=flows,
         frames=_power_of_two(FRAME_RING_S * call.video.frame_rate_hz),
-        messages=_power_of_two(MAX_MISSING // 2 + 2.0 * reverse_s * packets_per_s),
+        messages=_power_of_two(_SPARE_MESSAGES + 2.0 * reverse_s * packets_per_s),
     )
 
 

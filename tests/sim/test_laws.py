@@ -389,11 +389,32 @@ def test_retransmissions_repeat_only_lost_video_and_not_before_its_loss_can_be_k
         assert repeat["send_us"] >= original["send_us"] + round_trip_us
         if repeat["fate"] == FATE_DELIVERED:
             assert original["is_repaired"] == 1
-    repeats = rows["repairs"][rows["kind"] != KIND_RTX]
-    assert (repeats == 0).all()
+    others = rows[(rows["kind"] != KIND_RTX) & (rows["kind"] != KIND_VIDEO)]
+    assert (others["repairs"] == 0).all()
+    assert (rows["repairs"][rows["kind"] == KIND_VIDEO] <= 0).all()
     repaired = rows[rows["is_repaired"] == 1]
     assert (repaired["kind"] == KIND_VIDEO).all()
     assert np.isin(repaired["fate"], (FATE_QUEUE_DROP, FATE_RANDOM_LOSS)).all()
+
+
+@few
+@given(plans())
+def test_video_is_delivered_once_or_recovered_or_lost_with_its_cause(plan: Plan) -> None:
+    call, _ = plan.play()
+    rows, frames = call.packets, call.world.frames[0]
+    video = rows["kind"] == KIND_VIDEO
+    arrived = video & (rows["fate"] == FATE_DELIVERED)
+    recovered = video & (rows["is_repaired"] == 1)
+    lost = video & np.isin(rows["fate"], (FATE_QUEUE_DROP, FATE_RANDOM_LOSS)) & ~recovered
+    pending = video & (rows["fate"] == FATE_PENDING)
+    assert ((arrived + 0 + recovered + lost + pending)[video] == 1).all()
+    # Every repeat that arrived recovered a packet or is a duplicate.
+    repeats = (rows["kind"] == KIND_RTX) & (rows["fate"] == FATE_DELIVERED)
+    assert recovered.sum() + call.flow.totals.duplicate_packets == repeats.sum()
+    # Each frame that may still be shown has as many packets as are there, each counted once.
+    for frame in frames[frames["number"] >= call.flow.receiver.next_frame]:
+        mine = (rows["frame"] == frame["number"]) & (arrived | recovered)
+        assert frame["num_received"] == mine.sum() <= frame["num_packets"]
 
 
 @few

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from bwe_env.config import CallConfig, LinkConfig, PathConfig
 from bwe_env.network import Network
 from bwe_env.sim.packet import FATE_DELIVERED, FATE_RANDOM_LOSS, KIND_RTX, KIND_VIDEO
-from bwe_env.trace import constant
+from bwe_env.sim.retransmit import RETRANSMIT, retransmit_reset, retransmit_take_rate
+from bwe_env.trace import Trace, constant
 from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
 
 ONE_WAY_US = 40_000
@@ -123,11 +124,11 @@ def test_a_lost_repeat_is_asked_for_again_after_a_round_trip_at_the_next_look() 
 
 def test_a_hole_too_large_to_repair_is_passed_by_a_key_frame_a_round_trip_later() -> None:
     call = make_call()
-    lose(call, 1.99, 2.65, FAST_BPS)  # 20 frames of 21 packets: more than the list of 256 holds
-    call.run_until(3.0, FAST_BPS)
+    lose(call, 1.99, 3.70, FAST_BPS)  # 51 frames of 21 packets: more than the list of 1000 holds
+    call.run_until(4.1, FAST_BPS)
     rows, frames = call.packets, call.world.frames[0]
     lost = lost_video(call)
-    assert len(lost) > 256
+    assert len(lost) > 1000
     assert call.flow.receiver.key_requests == 1
     assert call.flow.encoder.key_frames == 2
     key = next(row for row in frames if row["is_key"] == 1 and row["number"] > 0)
@@ -168,3 +169,80 @@ def test_a_link_flooded_for_ten_seconds_never_outgrows_its_rings() -> None:
     steps = call.run_until(10.0, 3_000_000)
     assert len(steps) == 100
     assert call.flow.repair.nacked_packets > 1_000
+
+
+# --- What the sender may know ---------------------------------------------------------------------
+
+
+def test_a_packet_is_repeated_at_most_once_a_round_trip_however_often_it_is_asked_for() -> None:
+    call = make_call()
+    lose(call, 1.99, 2.01, SLOW_BPS)
+    # The receiver believes in a short round trip and asks at every look; the sender knows better.
+    call.run_until(2.06, SLOW_BPS)
+    call.set_forward_loss(1.0)  # no repeat gets through
+    while call.now_us < 2_900_000:
+        call.flow.receiver.rtt_us = 1_000
+        call.step(SLOW_BPS)
+    rows = call.packets
+    mine = repeats(call)
+    first = lost_video(call)[0]
+    mine = mine[mine - rows["repairs"][mine] == first]
+    assert call.flow.repair.nacked_packets > 2 * len(mine) > 4
+    assert (np.diff(rows["send_us"][mine]) >= ROUND_TRIP_US + 5_000).all()
+    # The newest repeat is noted at the packet.
+    assert first - rows["repairs"][first] == mine[-1]
+
+
+def test_a_repeat_that_was_on_its_way_is_sent_again_because_the_sender_cannot_see_it() -> None:
+    call = make_call()
+    lose(call, 1.99, 2.01, SLOW_BPS)
+    while len(repeats(call)) == 0:
+        call.flow.rtt_us = 1_000  # the sender does not guard, and the receiver asks at every look
+        call.flow.receiver.rtt_us = 1_000
+        call.step(SLOW_BPS)
+    for _ in range(300):
+        call.flow.rtt_us = 1_000
+        call.step(SLOW_BPS)
+    rows = call.packets
+    mine = repeats(call)
+    assert len(mine) > 2
+    assert (rows["fate"][mine] == FATE_DELIVERED).all()
+    assert call.flow.totals.duplicate_packets == len(mine) - 1
+    # Counted once: the frame was shown once.
+    assert call.flow.receiver.frames_shown <= call.flow.encoder.next_frame
+
+
+def test_repeats_of_half_a_second_stay_within_the_target_rate() -> None:
+    retransmit = np.zeros(1, RETRANSMIT)[0]
+    retransmit_reset(retransmit)
+    rate_bps, size_bytes = 400_000, 1_000
+    taken_us = []
+    for now_us in range(1_000_000, 4_000_000, 5_000):
+        if retransmit_take_rate(retransmit, size_bytes, rate_bps, now_us):
+            taken_us.append(now_us)
+    # 400 kbps for 0.5 s are 25 packets; the first few come before there is a rate.
+    times_us = np.array(taken_us)
+    for now_us in range(2_000_000, 4_000_000, 5_000):
+        inside = (times_us > now_us - 480_000) & (times_us <= now_us)
+        assert inside.sum() <= 25
+    assert len(taken_us) == pytest.approx(3.0 * 50, rel=0.1)
+    assert retransmit.refused == 600 - len(taken_us)
+
+
+def test_packets_that_the_socket_refused_are_given_up_for_a_key_frame() -> None:
+    # Nothing leaves for 4 s behind a queue that takes all: the ring fills, the socket refuses.
+    trace = Trace("gap", "pattern", "test", np.array([2_000_000, 4_000_000, 60_000_000]),
+                  np.array([8e6, 0.0, 50e6]))  # fmt: skip
+    network = Network(trace=trace, link=LinkConfig(queue_limit_bytes=10_000_000))
+    config = CallConfig(video=PLAIN_VIDEO, max_rate_bps=6_000_000)
+    call = OneCall(network, config, mode="rate", packet_rows=256)
+    call.run_until(5.9, FAST_BPS)
+    assert call.flow.totals.refused_packets > 0
+    frame = int(call.flow.encoder.next_frame)
+    call.run_until(7.5, FAST_BPS)
+    receiver, encoder = call.flow.receiver, call.flow.encoder
+    assert encoder.next_frame > frame + 30
+    assert encoder.key_frames >= 2
+    assert receiver.key_requests == 0  # the sender did not have to be asked
+    assert encoder.next_frame - receiver.next_frame < 6
+    assert receiver.needs_key == 0
