@@ -25,6 +25,7 @@ from bwe_env.sim.packet import (
     FATE_QUEUE_DROP,
     FATE_RANDOM_LOSS,
     KIND_AUDIO,
+    KIND_FEC,
     KIND_RTX,
     KIND_VIDEO,
 )
@@ -139,6 +140,8 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         "key_frames": flows["encoder"]["key_frames"].copy(),
         "nacks": flows["repair"]["nacked_packets"].copy(),
         "rtx_packets": totals["sent_packets"][:, KIND_RTX].copy(),
+        "fec_packets": totals["sent_packets"][:, KIND_FEC].copy(),
+        "fec_recovered": totals["fec_recovered"].copy(),
         "plis": receiver["key_requests"].copy(),
         "audio_loss_ratio": _ratio(
             totals["audio_lost_packets"], totals["sent_packets"][:, KIND_AUDIO]

@@ -200,6 +200,8 @@ _METRICS = (
     _metric(
         "rtx_packets", "", "neither", "packets sent again (retransmittedPacketsSent)", _WEBRTC_STATS
     ),
+    _metric("fec_packets", "", "neither", "parity packets sent (fecPacketsSent)", _WEBRTC_STATS),
+    _metric("fec_recovered", "", "neither", "video packets that FEC brought back"),
     _metric(
         "plis", "", "neither", "key frames asked for by the receiver (pliCount)", _WEBRTC_STATS
     ),

@@ -41,6 +41,7 @@ TOTALS = record(
         ("dropped_rtx", "i8"),  # retransmissions not sent: the queue for them was full
         ("inbound_us", "i8"),  # when anything arrived last, a consent check included
         ("not_ready_us", "i8"),  # silences that have ended, beyond `READY_SILENCE_US` of each
+        ("fec_recovered", "i8"),  # video packets that FEC brought back
         ("duplicate_packets", "i8"),  # retransmissions of what was there, or of what is forgotten
         ("one_way_delay_bins", "i4", (DELAY_BINS,)),
         ("queue_delay_bins", "i4", (DELAY_BINS,)),
@@ -104,6 +105,7 @@ def accounts_reset(totals: Record, interval: Record) -> None:
     totals.inbound_us = 0
     totals.not_ready_us = 0
     totals.duplicate_packets = 0
+    totals.fec_recovered = 0
     interval.newest_arrival_send_us = 0
     interval_begin(interval)
 

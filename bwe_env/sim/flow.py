@@ -14,6 +14,7 @@ from bwe_env.sim.accounts import INTERVAL, TOTALS
 from bwe_env.sim.audio import AUDIO
 from bwe_env.sim.encoder import ENCODER
 from bwe_env.sim.events import N_EVENTS
+from bwe_env.sim.fec import FEC
 from bwe_env.sim.monitor import MONITOR
 from bwe_env.sim.pacer import PACER
 from bwe_env.sim.receiver import RECEIVER
@@ -73,8 +74,8 @@ FLOW = record(
         ),  # its one-way delay, or an RTT (rtt_of_sent)
         ("rtt_us", "i8"),  # newest RTCP measurement at the sender
         ("last_consent_us", "i8"),  # newest consent response
-        ("rtx_rate_bps", "f8"),  # retransmissions of the last second, smoothed
-        ("rtx_bytes", "i8"),  # sent since that was updated
+        ("protection_rate_bps", "f8"),  # RTX and FEC of the last second, smoothed
+        ("protection_bytes", "i8"),  # sent since that was updated
         ("report_first_seq", "i8"),  # the newest report, for an external estimator
         ("report_last_seq", "i8"),
         ("report_built_us", "i8"),
@@ -91,6 +92,7 @@ FLOW = record(
         ("gcc_parameters", GCC_PARAMETERS),
         ("repair", REPAIR),
         ("retransmit", RETRANSMIT),
+        ("fec", FEC),
         ("totals", TOTALS),
         ("window", WINDOW),
         ("controller", "i1"),

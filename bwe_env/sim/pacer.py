@@ -69,6 +69,9 @@ PACER = record(
         ("repeat_bytes", "i8"),  # on the wire, each of them
         ("plain_paddings", "i8"),  # padding packets waiting that carry zeros
         ("padding_since_us", "i8"),  # when they were made
+        ("fec_packets", "i8"),  # parity packets waiting
+        ("fec_bytes", "i8"),  # on the wire, each of them
+        ("fec_since_us", "i8"),  # when they were made
         ("rtx_head", "i8"),
         ("rtx_tail", "i8"),
         ("rtx_seq", "i8", (RTX_QUEUE_LENGTH,)),  # lost packets to be sent again
@@ -101,6 +104,9 @@ def pacer_reset(pacer: Record) -> None:
     pacer.repeat_bytes = 0
     pacer.plain_paddings = 0
     pacer.padding_since_us = 0
+    pacer.fec_packets = 0
+    pacer.fec_bytes = 0
+    pacer.fec_since_us = 0
     pacer.rtx_head = 0
     pacer.rtx_tail = 0
     pacer.is_due = 0
@@ -260,6 +266,16 @@ def pacer_unqueue(pacer: Record, size_bytes: int, since_us: int) -> None:
     pacer.queue_bytes -= size_bytes
     pacer.queue_packets -= 1
     pacer.queue_since_sum_us -= since_us
+
+
+@kernel
+def pacer_queue_fec(pacer: Record, size_bytes: int, num_packets: int, now_us: int) -> None:
+    """Let the parity packets of a block wait, before the next frame."""
+    pacer.fec_packets = num_packets
+    pacer.fec_bytes = size_bytes
+    pacer.fec_since_us = now_us
+    pacer_queue_packets(pacer, num_packets * size_bytes, num_packets, now_us)
+    pacer_average_packet(pacer, float(size_bytes), num_packets)
 
 
 @kernel

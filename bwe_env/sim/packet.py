@@ -15,7 +15,8 @@ KIND_VIDEO = 0
 KIND_AUDIO = 1
 KIND_RTX = 2
 KIND_PADDING = 3
-N_KINDS = 4
+KIND_FEC = 4
+N_KINDS = 5
 
 # What became of it (field `fate`): the ground truth of every loss.
 FATE_PENDING = 0  # waiting, in service, or propagating
@@ -40,14 +41,14 @@ PACKET = record(
         ("send_us", "i8"),  # handed to the network
         ("arrival_us", "i8"),  # at the receiver; NEVER until the bottleneck has sent it on
         ("size_bytes", "i4"),  # on the wire, IP and UDP headers included
-        ("frame", "i4"),  # video frame number, -1 for none
+        ("frame", "i4"),  # video frame number; FEC: block number; -1 for none
         # RTX: how many sequence numbers back the lost packet was. Video: minus how many ahead its
-        # newest repeat is. Else 0.
+        # newest repeat is. FEC: which of its block's parity packets. Else 0.
         ("repairs", "i2"),
         ("probe_cluster", "i2"),  # pacing probe cluster id, -1 for none
         ("kind", "i1"),
         ("fate", "i1"),
         ("report_state", "i1"),
-        ("is_repaired", "i1"),  # lost, but a retransmission of it has arrived
+        ("is_repaired", "i1"),  # lost, but a retransmission or FEC has brought it
     ]
 )

@@ -18,12 +18,14 @@ from bwe_env.sim.events import (
     EVENT_REPORT,
     EVENT_RTCP,
 )
+from bwe_env.sim.fec import fec_class_of, fec_on_loss, fec_on_parity, fec_recoverable
 from bwe_env.sim.link import link_empty_us
 from bwe_env.sim.monitor import monitor_on_report
 from bwe_env.sim.packet import (
     FATE_DELIVERED,
     FATE_PENDING,
     KIND_AUDIO,
+    KIND_FEC,
     KIND_RTX,
     KIND_VIDEO,
     REPORT_RECEIVED_NOW,
@@ -112,6 +114,36 @@ def _ask_for_gap(
 
 
 @kernel
+def _recover(
+    flow: Record,
+    packets: np.ndarray,
+    frames: np.ndarray,
+    block: int,
+    parity: int,
+    now_us: int,
+) -> None:
+    """Bring back what one class of a FEC block lacks, if that is one packet."""
+    oldest_seq = flow.history.next_seq - len(packets)
+    seq = fec_recoverable(flow.fec, packets, block, parity, oldest_seq)
+    if seq < 0:
+        return
+    lost = packets[seq & (len(packets) - 1)]
+    lost.is_repaired = 1
+    flow.totals.fec_recovered += 1
+    receiver_on_video(flow.receiver, frames, lost.frame, now_us)
+
+
+@kernel
+def _recover_class_of(
+    flow: Record, packets: np.ndarray, frames: np.ndarray, seq: int, now_us: int
+) -> None:
+    """Packet `seq` came late: perhaps its class now lacks but one."""
+    block, parity = fec_class_of(flow.fec, packets, seq)
+    if block >= 0:
+        _recover(flow, packets, frames, block, parity, now_us)
+
+
+@kernel
 def on_packet_arrival(
     call: Record,
     flow: Record,
@@ -146,6 +178,10 @@ def on_packet_arrival(
         else:
             original.is_repaired = 1
             receiver_on_video(receiver, frames, packet.frame, now_us)
+            if flow.fec.enabled == 1:
+                _recover_class_of(flow, packets, frames, original_seq, now_us)
+    elif packet.kind == KIND_FEC and fec_on_parity(flow.fec, packet.frame, packet.repairs):
+        _recover(flow, packets, frames, packet.frame, packet.repairs, now_us)
     elif packet.kind == KIND_AUDIO:
         # The microphone's frames leave at whole multiples of their length.
         audio_on_packet(flow.audio, packet.send_us // flow.audio_interval_us, now_us)
@@ -332,6 +368,7 @@ def _on_rtcp(flow: Record, lost: int, received: int, built_us: int, now_us: int)
         rtt_us += now_us - built_us
     flow.rtt_us = rtt_us
     flow.receiver.rtt_us = rtt_us
+    fec_on_loss(flow.fec, lost, received, now_us)
     gcc_on_rtt(flow.gcc, flow.gcc_parameters, rtt_us, now_us)
     gcc_on_loss_report(flow.gcc, flow.gcc_parameters, lost, received, now_us)
     follow_gcc(flow, now_us)

@@ -10,6 +10,15 @@ from bwe_env.sim.accounts import account_lost, account_refused, account_sent
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.encoder import encoder_drop_interval, encoder_drops_frame, encoder_make_frame
 from bwe_env.sim.events import EVENT_AUDIO, EVENT_FRAME, EVENT_PACER
+from bwe_env.sim.fec import (
+    BLOCK_RING,
+    FEC_HEADER_BYTES,
+    MAX_BLOCK_PACKETS,
+    fec_block_is_full,
+    fec_end_block,
+    fec_on_media,
+    fec_protection,
+)
 from bwe_env.sim.flow import CONTROLLER_GCC
 from bwe_env.sim.link import link_enqueue
 from bwe_env.sim.pacer import (
@@ -25,6 +34,7 @@ from bwe_env.sim.pacer import (
     pacer_on_sent,
     pacer_padding_bytes,
     pacer_plan_wake,
+    pacer_queue_fec,
     pacer_queue_packets,
     pacer_queue_rtx,
     pacer_unqueue,
@@ -34,6 +44,7 @@ from bwe_env.sim.packet import (
     FATE_PENDING,
     FATE_RANDOM_LOSS,
     KIND_AUDIO,
+    KIND_FEC,
     KIND_PADDING,
     KIND_RTX,
     KIND_VIDEO,
@@ -63,11 +74,11 @@ MIN_REPEAT_BYTES = 50
 MAX_PADDING_FACTOR = 3
 #: A retransmission repeats the packet behind its 2-byte original sequence number (RFC 4588 §4).
 RTX_HEADER_BYTES = 2
-#: Weight per frame of the smoothed retransmission rate: about one second at 30 fps (ours).
-RTX_RATE_WEIGHT = 1.0 / 30.0
-#: Retransmissions may take at most this share of the target from the encoder
+#: Weight per frame of the smoothed rate of RTX and FEC: about one second at 30 fps (ours).
+PROTECTION_RATE_WEIGHT = 1.0 / 30.0
+#: RTX and FEC may take at most this share of the target from the encoder
 #: (libwebrtc call/rtp_video_sender.cc: protection overhead is capped at 50 %).
-MAX_REPAIR_SHARE = 0.5
+MAX_PROTECTION_SHARE = 0.5
 NO_CLUSTER = -1
 NO_FRAME = -1
 
@@ -140,7 +151,7 @@ def packet_payload_bytes(frame: Record, index: int) -> int:
 
 @kernel
 def media_budget(flow: Record, target_bps: float) -> tuple[float, int]:
-    """What a target rate leaves for coded video after audio, headers and retransmissions.
+    """What a target rate leaves for coded video after audio, headers, RTX and FEC.
 
     libwebrtc takes the packet overhead off in call/rtp_video_sender.cc (CalculateOverheadRate) and
     the protection share in the same file; here the packets per frame are counted exactly.
@@ -152,7 +163,7 @@ def media_budget(flow: Record, target_bps: float) -> tuple[float, int]:
     if flow.audio_interval_us > 0:
         audio_bytes = flow.audio_payload_bytes + header_bytes
         target_bps -= audio_bytes * 8e6 / flow.audio_interval_us
-    target_bps -= min(flow.rtx_rate_bps, MAX_REPAIR_SHARE * max(0.0, target_bps))
+    target_bps -= min(flow.protection_rate_bps, MAX_PROTECTION_SHARE * max(0.0, target_bps))
     frames_per_s = 1e6 / flow.encoder.frame_interval_us
     frame_bytes = int(max(0.0, target_bps) * 0.125 / frames_per_s + 0.5)
     packet_bytes = flow.mtu_bytes + flow.overhead_bytes
@@ -188,9 +199,9 @@ def sender_on_frame(flow: Record, packets: np.ndarray, frames: np.ndarray, now_u
     encoder.captured += 1
     capture_us = int(encoder.captured * encoder.frame_interval_us + 0.5)
     flow.timers_us[EVENT_FRAME] = flow.camera_phase_us + capture_us
-    rtx_bps = flow.rtx_bytes * 8e6 / encoder.frame_interval_us
-    flow.rtx_rate_bps += RTX_RATE_WEIGHT * (rtx_bps - flow.rtx_rate_bps)
-    flow.rtx_bytes = 0
+    protection_bps = flow.protection_bytes * 8e6 / encoder.frame_interval_us
+    flow.protection_rate_bps += PROTECTION_RATE_WEIGHT * (protection_bps - flow.protection_rate_bps)
+    flow.protection_bytes = 0
     if encoder.pause_from_us <= now_us < encoder.pause_until_us:
         return
 
@@ -288,6 +299,32 @@ def sender_on_nack(
 
 
 @kernel
+def _protect(flow: Record, frame: Record, size_bytes: int, ends_frame: bool, now_us: int) -> None:
+    """Count the video packet that was sent last into a block; queue parity if it ends one."""
+    fec = flow.fec
+    fec_on_media(fec, flow.history.next_seq - 1, size_bytes, frame.is_key)
+    encoder = flow.encoder
+    frame_rate_hz = 1e6 / encoder.frame_interval_us
+    is_full = fec.num_media == MAX_BLOCK_PACKETS
+    if ends_frame:
+        fec.num_frames += 1
+        is_full = is_full or fec_block_is_full(fec, flow.rtt_us, frame_rate_hz)
+    if not is_full:
+        return
+    protection = fec_protection(
+        fec,
+        flow.rtt_us,
+        float(frame.num_packets),
+        encoder.rate_bps * 0.125 / frame_rate_hz,
+        frame.pixels,
+    )
+    parity_bytes = fec.media_bytes + FEC_HEADER_BYTES
+    num_parity = fec_end_block(fec, protection)
+    if num_parity > 0:
+        pacer_queue_fec(flow.pacer, parity_bytes, num_parity, now_us)
+
+
+@kernel
 def _plain_padding_bytes(flow: Record) -> int:
     """A padding packet of zeros on the wire."""
     return int(flow.padding_bytes + flow.rtp_header_bytes + flow.overhead_bytes)
@@ -304,13 +341,15 @@ def _send_queued(
     cluster: int,
     now_us: int,
 ) -> int:
-    """Send the packet at the head of the queue: a retransmission first, then video, then padding.
+    """Send the packet at the head of the queue: a retransmission, else FEC, video, padding.
 
     Returns:
         Its size on the wire.
     """
     pacer = flow.pacer
     mask = len(packets) - 1
+    seq = flow.history.next_seq
+    ends_frame = False
     if pacer.rtx_head < pacer.rtx_tail:
         slot = pacer.rtx_head % RTX_QUEUE_LENGTH
         original = pacer.rtx_seq[slot]
@@ -321,11 +360,19 @@ def _send_queued(
         repairs = flow.history.next_seq - original
         if repairs >= len(packets):
             return 0
-        flow.rtx_bytes += size_bytes
+        flow.protection_bytes += size_bytes
         frame_number = packet.frame
         kind = KIND_RTX
         if not socket_is_full(flow, packets):
             retransmit_on_sent(packets, original, flow.history.next_seq)
+    elif pacer.fec_packets > 0:
+        frame_number = flow.fec.next_block - 1
+        repairs = flow.fec.blocks[frame_number % BLOCK_RING].num_parity - pacer.fec_packets
+        size_bytes = pacer.fec_bytes
+        kind = KIND_FEC
+        pacer_unqueue(pacer, size_bytes, pacer.fec_since_us)
+        pacer.fec_packets -= 1
+        flow.protection_bytes += size_bytes
     elif pacer.repeats + pacer.plain_paddings == pacer.queue_packets:
         repairs = 0
         frame_number = NO_FRAME
@@ -344,7 +391,8 @@ def _send_queued(
         size_bytes = packet_payload_bytes(frame, pacer.frame_packet) + header_bytes
         pacer_unqueue(pacer, size_bytes, frame.capture_us)
         pacer.frame_packet += 1
-        if pacer.frame_packet == frame.num_packets:
+        ends_frame = pacer.frame_packet == frame.num_packets
+        if ends_frame:
             pacer.frame += 1
             pacer.frame_packet = 0
         repairs = 0
@@ -363,6 +411,8 @@ def _send_queued(
         cluster,
         now_us,
     )
+    if kind == KIND_VIDEO and flow.fec.enabled == 1 and flow.history.next_seq > seq:
+        _protect(flow, frames[frame_number & (len(frames) - 1)], size_bytes, ends_frame, now_us)
     return int(size_bytes)
 
 

@@ -50,6 +50,7 @@ from bwe_env.sim.events import (
     EVENT_RTCP,
     N_EVENTS,
 )
+from bwe_env.sim.fec import fec_reset
 from bwe_env.sim.flow import CONTROLLER_GCC, FLOW
 from bwe_env.sim.link import QUEUE_ENTRY, link_reset
 from bwe_env.sim.monitor import monitor_reset
@@ -152,8 +153,8 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     flow.report_first_seq = 0
     flow.report_last_seq = -1
     flow.report_built_us = 0
-    flow.rtx_rate_bps = 0.0
-    flow.rtx_bytes = 0
+    flow.protection_rate_bps = 0.0
+    flow.protection_bytes = 0
     send_history_reset(flow.history)
     encoder_reset(flow.encoder, float(flow.start_rate_bps))
     pacer_reset(flow.pacer)
@@ -164,6 +165,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     audio_reset(flow.audio, flow.audio_interval_us)
     repair_reset(flow.repair)
     retransmit_reset(flow.retransmit)
+    fec_reset(flow.fec)
     accounts_reset(flow.totals, flow.interval)
     window_reset(flow.window, float(flow.start_rate_bps))
     gcc_reset(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.config import MTU_BYTES, CallConfig, LinkConfig, OnOffTraffic, PathConfig, TcpTraffic
+from bwe_env.config import MTU_BYTES, CallConfig, FecConfig, LinkConfig, OnOffTraffic, PathConfig, TcpTraffic
 from bwe_env.errors import ConfigError
 from bwe_env.gcc.parameters import GccParameters, fill_gcc_parameters
 from bwe_env.network import Network
@@ -226,6 +226,17 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     )
 
 
+def _configure_fec(fec: Any, config: FecConfig) -> None:
+    fec["enabled"] = config.enabled
+    fec["min_protection"] = config.min_protection
+    fec["key_factor"] = config.key_factor
+    fec["num_loss_knots"] = len(config.loss_knots)
+    fec["num_rtt_knots"] = len(config.rtt_knots_s)
+    fec["loss_knots"][..., : len(config.loss_knots)] = config.loss_knots
+    fec["rtt_knots_us"][..., : len(config.rtt_knots_s)] = [s_to_us(s) for s in config.rtt_knots_s]
+    fec["protection"][..., : len(config.protection)] = config.protection
+
+
 def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     """Write what stays the same in every call of a flow: sizes, intervals, options, GCC."""
     flow["min_rate_bps"] = call.min_rate_bps
@@ -263,6 +274,7 @@ def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     encoder["enabled"] = video.enabled
     if video.scene_change_interval_s > 0.0:
         encoder["scene_change_chance"] = 1.0 / (video.scene_change_interval_s * video.frame_rate_hz)
+    _configure_fec(flow["fec"], video.fec)
     pacer = flow["pacer"]
     pacer["burst_interval_us"] = s_to_us(call.packets.burst_interval_s)
     pacer["queue_time_limit_us"] = s_to_us(call.packets.queue_time_limit_s)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bwe_env.call_table import call_columns
 from bwe_env.config import (
     CallConfig,
+    FecConfig,
     JitterConfig,
     LinkConfig,
     LossConfig,
@@ -90,7 +91,12 @@ PLAYS = {
 
 CALL = CallConfig(
     duration_s=2.5,
-    video=VideoConfig(scene_change_interval_s=1.0, pause_from_s=1.1, pause_until_s=1.4),
+    video=VideoConfig(
+        scene_change_interval_s=1.0,
+        pause_from_s=1.1,
+        pause_until_s=1.4,
+        fec=FecConfig(enabled=True),
+    ),
 )
 
 

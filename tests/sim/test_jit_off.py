@@ -52,7 +52,13 @@ def test_the_compared_calls_lose_repair_freeze_and_probe() -> None:
     """Equality of calls in which nothing happens would prove nothing."""
     rate, scale = play("rate"), play("scale")
     for columns in (rate, scale):
-        for name in ("random_loss_ratio", "queue_loss_ratio", "rtx_packets", "freeze_count"):
+        for name in (
+            "random_loss_ratio",
+            "queue_loss_ratio",
+            "rtx_packets",
+            "fec_packets",
+            "freeze_count",
+        ):
             assert columns[name].max() > 0, name
         assert columns["key_frames"].min() > 1
     assert not np.array_equal(rate["rewards"], scale["rewards"])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bwe_env.config import (
     AudioConfig,
     CallConfig,
+    FecConfig,
     JitterConfig,
     LinkConfig,
     LossConfig,
@@ -28,6 +29,8 @@ from bwe_env.sim.packet import (
     FATE_PENDING,
     FATE_QUEUE_DROP,
     FATE_RANDOM_LOSS,
+    KIND_AUDIO,
+    KIND_PADDING,
     KIND_RTX,
     KIND_VIDEO,
     N_FATES,
@@ -149,6 +152,7 @@ configs = st.builds(
         enabled=st.sampled_from([True, True, True, False]),
         app_max_rate_bps=st.sampled_from([0, 0, 200_000]),
         scene_change_interval_s=st.sampled_from([0.0, 1.0]),
+        fec=st.builds(FecConfig, enabled=st.booleans()),
     ),
     audio=st.builds(AudioConfig, enabled=st.booleans()),
     drop_timeout_s=st.sampled_from([1.0, 15.0]),
@@ -389,7 +393,7 @@ def test_retransmissions_repeat_only_lost_video_and_not_before_its_loss_can_be_k
         assert repeat["send_us"] >= original["send_us"] + round_trip_us
         if repeat["fate"] == FATE_DELIVERED:
             assert original["is_repaired"] == 1
-    others = rows[(rows["kind"] != KIND_RTX) & (rows["kind"] != KIND_VIDEO)]
+    others = rows[np.isin(rows["kind"], (KIND_AUDIO, KIND_PADDING))]
     assert (others["repairs"] == 0).all()
     assert (rows["repairs"][rows["kind"] == KIND_VIDEO] <= 0).all()
     repaired = rows[rows["is_repaired"] == 1]
@@ -410,7 +414,9 @@ def test_video_is_delivered_once_or_recovered_or_lost_with_its_cause(plan: Plan)
     assert ((arrived + 0 + recovered + lost + pending)[video] == 1).all()
     # Every repeat that arrived recovered a packet or is a duplicate.
     repeats = (rows["kind"] == KIND_RTX) & (rows["fate"] == FATE_DELIVERED)
-    assert recovered.sum() + call.flow.totals.duplicate_packets == repeats.sum()
+    totals = call.flow.totals
+    by_repeat = repeats.sum() - totals.duplicate_packets
+    assert recovered.sum() == by_repeat + totals.fec_recovered
     # Each frame that may still be shown has as many packets as are there, each counted once.
     for frame in frames[frames["number"] >= call.flow.receiver.next_frame]:
         mine = (rows["frame"] == frame["number"]) & (arrived | recovered)
