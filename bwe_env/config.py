@@ -138,6 +138,9 @@ class VideoConfig:
     repair: bool = True
     """lost packets are asked for (NACK) and sent again (RTX)"""
     fec: FecConfig = field(default_factory=FecConfig)
+    jitter_buffer: bool = True
+    """frames are shown when the receiver's jitter buffer lets them go; False shows each as soon as
+    it can be decoded"""
 
     def __post_init__(self) -> None:
         _require_range("frame_rate_hz", self.frame_rate_hz, 1, 120, "Hz")

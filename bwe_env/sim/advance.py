@@ -64,6 +64,7 @@ from bwe_env.sim.receive import (
     schedule_next_arrival,
 )
 from bwe_env.sim.relay import relay_forward_us
+from bwe_env.sim.receiver import receiver_show_due
 from bwe_env.sim.reverse_path import MESSAGE_REPORT
 from bwe_env.sim.rng import STREAM_FORWARD_JITTER, STREAM_FORWARD_LOSS
 from bwe_env.sim.sender import schedule_pacer, sender_on_audio, sender_on_frame, sender_on_pacer
@@ -232,7 +233,7 @@ def _on_flow_event(
         ):
             return ADVANCE_REPORT
     elif event == EVENT_REPAIR:
-        on_repair_timer(call, flow, packets, messages, now_us)
+        on_repair_timer(call, flow, packets, frames, messages, now_us)
     elif event == EVENT_RTCP:
         on_rtcp_timer(call, flow, packets, messages, queue, segments, now_us)
     elif event == EVENT_CONSENT:
@@ -249,6 +250,13 @@ def _on_flow_event(
         call.status = STATUS_DROPPED
         call.dropped_us = now_us
     return ADVANCE_DONE
+
+
+@kernel
+def _show_due(call: Record, flows: np.ndarray, frames: np.ndarray) -> None:
+    """Bring every receiver's picture up to the present."""
+    for index in range(call.first_flow, call.first_flow + call.num_flows):
+        receiver_show_due(flows[index].receiver, frames[index], call.now_us)
 
 
 @kernel
@@ -288,6 +296,7 @@ def advance_one(
             event = EVENT_CROSS_TRAFFIC
         if now_us > until_us:
             call.now_us = until_us
+            _show_due(call, flows, frames)
             return ADVANCE_DONE
         call.now_us = now_us
         if event == EVENT_LINK:
@@ -318,6 +327,7 @@ def advance_one(
             call.status = STATUS_MESSAGE_RING_FULL
         if reason != ADVANCE_DONE:
             return reason
+    _show_due(call, flows, frames)
     return ADVANCE_ENDED
 
 

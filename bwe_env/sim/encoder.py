@@ -66,7 +66,12 @@ FRAME = record(
         ("pixels", "i4"),
         ("num_packets", "i4"),
         ("num_received", "i4"),  # distinct packets at the receiver, retransmissions included
+        # At the receiver
+        ("first_us", "i8"),  # its first packet was here
+        ("complete_us", "i8"),  # its last
+        ("show_us", "i8"),  # it leaves the jitter buffer; 0 until it can be decoded
         ("is_key", "i1"),
+        ("is_late", "i1"),  # a retransmission or FEC brought a part of it
     ]
 )
 
@@ -162,6 +167,8 @@ def encoder_make_frame(
     frame.size_bytes = size_bytes
     frame.pixels = resolution_pixels(encoder.rate_bps)
     frame.num_received = 0
+    frame.show_us = 0
+    frame.is_late = 0
     frame.is_key = 1 if is_key else 0
     encoder.is_key_requested = 0
     encoder.next_frame = number + 1

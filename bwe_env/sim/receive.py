@@ -32,7 +32,9 @@ from bwe_env.sim.packet import (
 )
 from bwe_env.sim.receiver import (
     receiver_is_blocked,
+    receiver_on_repaired,
     receiver_on_video,
+    receiver_show_due,
     receiver_wants_key,
 )
 from bwe_env.sim.repair import POLL_INTERVAL_US, repair_add_gap, repair_forget, repair_take_due
@@ -130,7 +132,7 @@ def _recover(
     lost = packets[seq & (len(packets) - 1)]
     lost.is_repaired = 1
     flow.totals.fec_recovered += 1
-    receiver_on_video(flow.receiver, frames, lost.frame, now_us)
+    receiver_on_repaired(flow.receiver, frames, lost.frame, now_us)
 
 
 @kernel
@@ -159,6 +161,8 @@ def on_packet_arrival(
     packet.fate = FATE_DELIVERED
     account_arrived(flow.totals, flow.interval, packet)
     receiver = flow.receiver
+    if receiver.next_show_us <= now_us:
+        receiver_show_due(receiver, frames, now_us)
     if receiver.newest_seq < 0:
         receiver.report_seq = seq  # what was lost before the first arrival is never told of
     receiver.newest_seq = seq
@@ -177,7 +181,7 @@ def on_packet_arrival(
             flow.totals.duplicate_packets += 1
         else:
             original.is_repaired = 1
-            receiver_on_video(receiver, frames, packet.frame, now_us)
+            receiver_on_repaired(receiver, frames, packet.frame, now_us)
             if flow.fec.enabled == 1:
                 _recover_class_of(flow, packets, frames, original_seq, now_us)
     elif packet.kind == KIND_FEC and fec_on_parity(flow.fec, packet.frame, packet.repairs):
@@ -285,6 +289,7 @@ def on_repair_timer(
     call: Record,
     flow: Record,
     packets: np.ndarray,
+    frames: np.ndarray,
     messages: np.ndarray,
     now_us: int,
 ) -> None:
@@ -293,6 +298,7 @@ def on_repair_timer(
     oldest_seq = flow.history.next_seq - len(packets)
     repair_forget(flow.repair, packets, oldest_seq, receiver.next_frame)
     _ask_for_missing(call, flow, messages, 0, now_us)
+    receiver_show_due(receiver, frames, now_us)
     is_blocked = receiver_is_blocked(receiver)
     if is_blocked and receiver_wants_key(receiver, now_us):
         _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)

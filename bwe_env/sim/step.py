@@ -102,7 +102,8 @@ def _fill_slot(call: Record, flow: Record, window: Record, delay_ms: float, span
         Frozen microseconds charged to this interval.
     """
     receiver = flow.receiver
-    grown_us = receiver_frozen_us(receiver, call.now_us) - window.charged_frozen_us
+    receiver.frozen_us = receiver_frozen_us(receiver, call.now_us)
+    grown_us = receiver.frozen_us - window.charged_frozen_us
     frozen_us = min(span_us, max(0, grown_us))
     window.charged_frozen_us += frozen_us
     slot = window.steps % WINDOW_SLOTS

@@ -275,6 +275,7 @@ def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     if video.scene_change_interval_s > 0.0:
         encoder["scene_change_chance"] = 1.0 / (video.scene_change_interval_s * video.frame_rate_hz)
     _configure_fec(flow["fec"], video.fec)
+    flow["receiver"]["jitter_buffer"] = video.jitter_buffer
     pacer = flow["pacer"]
     pacer["burst_interval_us"] = s_to_us(call.packets.burst_interval_s)
     pacer["queue_time_limit_us"] = s_to_us(call.packets.queue_time_limit_s)

@@ -20,8 +20,10 @@ from bwe_env.units import s_to_us
 
 MODES = {"gcc": MODE_NONE, "scale": MODE_SCALE, "rate": MODE_RATE}
 
-#: A camera whose every frame is exactly what the rate says, without sound.
-PLAIN_VIDEO = VideoConfig(encoder_lag_s=0.0, frame_size_sd=0.0, key_frame_ratio=1.0)
+#: A camera whose every frame is exactly what the rate says, without sound; shown at once.
+PLAIN_VIDEO = VideoConfig(
+    encoder_lag_s=0.0, frame_size_sd=0.0, key_frame_ratio=1.0, jitter_buffer=False
+)
 SILENT = AudioConfig(enabled=False)
 
 

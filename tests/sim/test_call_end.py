@@ -60,8 +60,9 @@ def test_in_a_long_outage_the_socket_refuses_what_its_ring_cannot_hold() -> None
     call = OneCall(network, CallConfig(max_rate_bps=2_000_000), mode="rate", packet_rows=None)
     call.run_until(14.9, 2_000_000)
     totals = call.flow.totals
-    # Some 2 Mbps for 12 s are 3 MB; the ring is made for what 2 s may hold.
-    assert totals.refused_packets > 1_000
+    # Some 2 Mbps for 12 s are 3 MB; the ring is made for what 2 s may hold. The encoder rests while
+    # the socket is full; audio goes on at 50 packets a second.
+    assert totals.refused_packets > 300
     # All of it is stuck, but for what the queue dropped for a consent check that took its place.
     assert call.packet_rows - 10 <= totals.fate_packets[FATE_PENDING] <= call.packet_rows
     assert call.call.link.queue_bytes < 3_000_000 / 3

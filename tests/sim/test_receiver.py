@@ -111,11 +111,28 @@ def test_an_open_gap_counts_whole_as_soon_as_it_is_a_freeze_and_stays_counted() 
     last_us = 1_200_000
     assert receiver_frozen_us(screen.receiver, last_us + 185_100) == 0
     assert receiver_frozen_us(screen.receiver, last_us + 185_200) == 185_200
-    assert receiver_frozen_us(screen.receiver, last_us + 5_000_000) == 5_000_000
-    screen.show(last_us + 5_000_000)
-    assert receiver_frozen_us(screen.receiver, last_us + 5_000_000) == 5_000_000
-    assert receiver_frozen_us(screen.receiver, last_us + 5_100_000) == 5_000_000
-    assert screen.receiver.freeze_us == 5_000_000
+    assert receiver_frozen_us(screen.receiver, last_us + 4_900_000) == 4_900_000
+    screen.show(last_us + 4_900_000)
+    assert receiver_frozen_us(screen.receiver, last_us + 4_900_000) == 4_900_000
+    assert receiver_frozen_us(screen.receiver, last_us + 5_000_000) == 4_900_000
+    assert screen.receiver.freeze_us == screen.receiver.long_frozen_us == 4_900_000
+
+
+def test_a_gap_in_which_the_stream_was_silent_is_a_pause_and_no_innocent_one() -> None:
+    screen = Screen().show(*regular(40, 30_000), 1_200_000 + 5_000_000)
+    receiver = screen.receiver
+    assert (receiver.freeze_count, receiver.freeze_us) == (0, 0)
+    assert (receiver.pause_count, receiver.pause_us) == (1, 5_000_000)
+    # It is charged like a freeze, and does not make the next freeze longer.
+    assert receiver_frozen_us(receiver, 6_200_000) == receiver.long_frozen_us == 5_000_000
+    screen.show(6_200_000 + 185_300)
+    assert receiver.freeze_count == 1
+
+
+def test_squared_delays_hold_every_gap_between_frames() -> None:
+    screen = Screen().show(100_000, 200_000, 400_000, 6_400_000)
+    assert screen.receiver.squared_delays_s2 == pytest.approx(0.01 + 0.04 + 36.0)
+    assert screen.receiver.first_shown_us == 100_000
 
 
 # --- Decoding -------------------------------------------------------------------------------------
