@@ -18,6 +18,7 @@ from bwe_env.quality import (
 )
 from bwe_env.sim.accounts import READY_SILENCE_US
 from bwe_env.sim.call import STATUS_DROPPED
+from bwe_env.sim.encoder import MAX_QP
 from bwe_env.sim.packet import (
     FATE_AQM_DROP,
     FATE_DELIVERED,
@@ -29,7 +30,7 @@ from bwe_env.sim.packet import (
     KIND_RTX,
     KIND_VIDEO,
 )
-from bwe_env.sim.receiver import LONG_FREEZE_US, receiver_frozen_us
+from bwe_env.sim.receiver import LONG_FREEZE_US
 from bwe_env.sim.state import World
 from bwe_env.sim.step import WINDOW_SLOTS
 from bwe_env.talk_time import talk_time_s
@@ -135,6 +136,7 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         "policer_loss_ratio": _ratio(fates[:, FATE_POLICER_DROP], sent_packets),
         **error._asdict(),
         "rate_change_ratio": _rate_change(targets),
+        **_video_columns(world, duration_s),
         "frames_encoded": flows["encoder"]["next_frame"].copy(),
         "frames_rendered": receiver["frames_shown"].copy(),
         "key_frames": flows["encoder"]["key_frames"].copy(),
@@ -254,15 +256,30 @@ def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
 
 def _long_frozen_s(world: World, remaining_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Time in frozen gaps of `LONG_FREEZE_US` or more, the one that is open at the end included."""
-    receivers = world.own_flows["receiver"]
-    frozen_us = [
-        receiver_frozen_us(receiver, int(now_us))
-        for receiver, now_us in zip(receivers, world.calls["now_us"], strict=True)
-    ]
-    open_s = us_to_s(1.0) * (np.array(frozen_us) - receivers["closed_frozen_us"]) + remaining_s
+    receiver = world.own_flows["receiver"]
+    open_s = us_to_s(1.0) * (receiver["frozen_us"] - receiver["closed_frozen_us"]) + remaining_s
     open_s[open_s < us_to_s(LONG_FREEZE_US)] = 0.0
-    total: NDArray[np.float64] = us_to_s(1.0) * receivers["long_frozen_us"] + open_s
+    total: NDArray[np.float64] = us_to_s(1.0) * receiver["long_frozen_us"] + open_s
     return total
+
+
+def _video_columns(world: World, duration_s: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """What the picture was like at either end."""
+    flows = world.own_flows
+    receiver, encoder = flows["receiver"], flows["encoder"]
+    first_s = us_to_s(1.0) * receiver["first_shown_us"]
+    last_s = duration_s - us_to_s(1.0) * receiver["last_shown_us"]
+    squares_s2 = receiver["squared_delays_s2"] + first_s**2 + last_s**2
+    frames = encoder["next_frame"]
+    qp = np.full(world.num_envs, MAX_QP)
+    np.divide(encoder["qp_sum"], frames, out=qp, where=frames > 0)
+    return {
+        "pause_count": receiver["pause_count"].copy(),
+        "harmonic_frame_rate_hz": duration_s / squares_s2,
+        "jitter_buffer_delay_ms": _US_TO_MS
+        * _ratio(receiver["buffer_delay_sum_us"], receiver["frames_shown"]),
+        "video_qp": qp,
+    }
 
 
 def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:

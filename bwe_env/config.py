@@ -131,6 +131,11 @@ class VideoConfig:
     """sd of the logarithm of a frame's size over its nominal size (SCALE_B, RFC 8593 section 6)"""
     frame_size_correlation: float = 0.5
     """AR(1) coefficient of that deviation from frame to frame: content changes slowly"""
+    picture_size: Literal["smooth", "ladder"] = "smooth"
+    """follows the rate as a mean over contents does, or steps with the quantiser as one encoder
+    does, with hysteresis (`bwe_env.quality.resolution_pixels` says why the mean is the default)"""
+    skip_frames: bool = True
+    """frames are skipped where the rate is too low for all, even at the coarsest quantiser"""
     key_frame_ratio: float = 4.0
     """size of a key frame over that of a nominal frame"""
     scene_change_interval_s: float = 0.0
@@ -158,6 +163,8 @@ class VideoConfig:
         _require_range("encoder_lag_s", self.encoder_lag_s, 0, 10, "s")
         _require_range("frame_size_sd", self.frame_size_sd, 0, 2, "")
         _require_range("frame_size_correlation", self.frame_size_correlation, 0, 0.999, "")
+        if self.picture_size not in ("smooth", "ladder"):
+            raise unknown_name("video.picture_size", self.picture_size, ("smooth", "ladder"))
         _require_range("key_frame_ratio", self.key_frame_ratio, 1, 100, "")
         _require_range("scene_change_interval_s", self.scene_change_interval_s, 0, 1e6, "s")
 

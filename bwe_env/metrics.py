@@ -193,6 +193,30 @@ _METRICS = (
         "lower",
         "sum of |target - previous target| / sum of previous targets, over the intervals",
     ),
+    _metric("pause_count", "", "lower", "gaps in which no video came for 5 s or longer", _W3C),
+    _metric(
+        "harmonic_frame_rate_hz",
+        "Hz",
+        "higher",
+        "scheduled time / sum of squared times between pictures, the first wait and the gap at the "
+        "end among them",
+        "libwebrtc video_quality_observer2.cc; the two ends are ours",
+    ),
+    _metric(
+        "jitter_buffer_delay_ms",
+        "ms",
+        "lower",
+        "mean over frames shown of the time from the first packet until then (jitterBufferDelay)",
+        _WEBRTC_STATS,
+    ),
+    _metric(
+        "video_qp",
+        "",
+        "lower",
+        "mean quantiser of encoded frames, the coarsest if there are none; compare at equal "
+        "picture size",
+        "ours, fitted to libvpx VP8 (see bwe_env.sim.encoder)",
+    ),
     _metric("frames_encoded", "", "neither", "frames the encoder made", _WEBRTC_STATS),
     _metric("frames_rendered", "", "higher", "frames shown to the receiver", _WEBRTC_STATS),
     _metric("key_frames", "", "neither", "key frames encoded (keyFramesEncoded)", _WEBRTC_STATS),
@@ -404,6 +428,7 @@ _FIELD_METRICS = (
     FieldMetric(
         name="avg_sender_video_encode_fps", unit="Hz", column="frames_encoded", per="duration_s"
     ),
+    FieldMetric(name="avg_sender_video_qp", unit="", column="video_qp"),
     FieldMetric(name="avg_video_quality_score", unit="MOS", column="video_mos"),
     FieldMetric(
         name="avg_video_sent_bitrate",

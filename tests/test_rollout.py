@@ -270,8 +270,8 @@ def test_a_dropped_call_is_charged_for_all_its_scheduled_time(controller: Any) -
     assert table["dropped"].tolist() == [True, False]
     assert_finite(table)
     # The last answer came for the check of 2.5 s: dropped between 17.5 and 17.7 s, frozen from 4 s
-    # on and not there from 17.6 s on.
-    assert 55.8 / 60 <= table["freeze_ratio"][0] <= 56.5 / 60
+    # on (the jitter buffer holds 0.3 s more) and not there from 17.6 s on.
+    assert 55.6 / 60 <= table["freeze_ratio"][0] <= 56.5 / 60
     assert table["freeze_ratio"][1] < 0.02
     # At most 4 s of pictures at +1, then 13.6 s at less than nothing, then 42.4 s at -1.
     assert table["mean_reward"][0] < (4.0 - 42.3) / 60

@@ -33,7 +33,7 @@ TOTALS = record(
         ("queue_delay_sum_us", "i8"),  # waiting and service, of packets that left the bottleneck
         ("departed_packets", "i8"),
         ("newest_queue_delay_us", "i8"),  # of the packet that left last
-        ("skipped_frames", "i8"),  # captured but not coded: pushback, or a full pacer
+        ("skipped_frames", "i8"),  # captured but not coded: pushback, a full pacer, a rate too low
         (
             "refused_packets",
             "i8",

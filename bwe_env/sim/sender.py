@@ -8,7 +8,13 @@ from bwe_env.gcc.controller import gcc_on_packet_sent
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import account_lost, account_refused, account_sent
 from bwe_env.sim.decision import apply_decision, follow_gcc
-from bwe_env.sim.encoder import encoder_drop_interval, encoder_drops_frame, encoder_make_frame
+from bwe_env.sim.encoder import (
+    encoder_drop_interval,
+    encoder_drops_frame,
+    encoder_frame_rate_hz,
+    encoder_is_too_coarse,
+    encoder_make_frame,
+)
 from bwe_env.sim.events import EVENT_AUDIO, EVENT_FRAME, EVENT_PACER
 from bwe_env.sim.fec import (
     BLOCK_RING,
@@ -164,7 +170,7 @@ def media_budget(flow: Record, target_bps: float) -> tuple[float, int]:
         audio_bytes = flow.audio_payload_bytes + header_bytes
         target_bps -= audio_bytes * 8e6 / flow.audio_interval_us
     target_bps -= min(flow.protection_rate_bps, MAX_PROTECTION_SHARE * max(0.0, target_bps))
-    frames_per_s = 1e6 / flow.encoder.frame_interval_us
+    frames_per_s = encoder_frame_rate_hz(flow.encoder)
     frame_bytes = int(max(0.0, target_bps) * 0.125 / frames_per_s + 0.5)
     packet_bytes = flow.mtu_bytes + flow.overhead_bytes
     num_packets = max(1, (frame_bytes + packet_bytes - 1) // packet_bytes)
@@ -217,6 +223,9 @@ def sender_on_frame(flow: Record, packets: np.ndarray, frames: np.ndarray, now_u
     is_full = encoder.next_frame - flow.pacer.frame >= len(frames) - 1
     is_full = is_full or socket_is_full(flow, packets)
     if is_full or pacer_expected_queue_us(flow.pacer) > flow.pacer.queue_time_limit_us:
+        flow.totals.skipped_frames += 1
+        return
+    if encoder.skips_frames == 1 and encoder_is_too_coarse(encoder):
         flow.totals.skipped_frames += 1
         return
     number = encoder.next_frame

@@ -272,6 +272,8 @@ def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     encoder["size_correlation"] = video.frame_size_correlation
     encoder["key_frame_ratio"] = video.key_frame_ratio
     encoder["enabled"] = video.enabled
+    encoder["uses_ladder"] = video.picture_size == "ladder"
+    encoder["skips_frames"] = video.skip_frames
     if video.scene_change_interval_s > 0.0:
         encoder["scene_change_chance"] = 1.0 / (video.scene_change_interval_s * video.frame_rate_hz)
     _configure_fec(flow["fec"], video.fec)

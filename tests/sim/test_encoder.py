@@ -14,9 +14,14 @@ from bwe_env.network import Network
 from bwe_env.sim.encoder import (
     ENCODER,
     FRAME,
+    LADDER_PIXELS,
+    LEAST_BITS,
+    MAX_QP,
+    MIN_QP,
     encoder_drop_interval,
     encoder_drops_frame,
     encoder_make_frame,
+    encoder_qp,
     encoder_reset,
 )
 from bwe_env.sim.packet import KIND_VIDEO
@@ -193,3 +198,88 @@ def test_an_application_limit_holds_the_media_rate_whatever_the_target() -> None
     steps = OneCall(ROOMY, config, mode="rate").run_until(10.0, 5_000_000)
     assert steps["target_rate_bps"][-1] == 5_000_000
     assert steps["media_rate_bps"][20:].mean() == pytest.approx(300_000, rel=0.01)
+
+
+# --- Quantiser, picture size, frame rate ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rate_kbps", "recorded_qp"),
+    [
+        # Mean QP and encoder target of recorded Chromium calls that kept one picture size.
+        (480, 270, 187, 74.0),
+        (640, 360, 708, 38.5),
+        (640, 360, 721, 38.1),
+        (960, 540, 1448, 30.4),
+        (1280, 720, 3239, 23.2),
+        (1280, 720, 4964, 17.3),
+    ],
+)
+def test_the_quantiser_is_that_of_recorded_calls_within_six_percent(
+    width: int, height: int, rate_kbps: float, recorded_qp: float
+) -> None:
+    qp = encoder_qp(rate_kbps * 1e3 / 30.0, float(width * height))
+    assert qp == pytest.approx(recorded_qp, rel=0.06)
+
+
+def test_fewer_bits_per_pixel_never_make_a_finer_quantiser() -> None:
+    rates = np.geomspace(1e3, 1e9, 200)
+    for pixels in LADDER_PIXELS:
+        values = [encoder_qp(rate / 30.0, pixels) for rate in rates]
+        assert (np.diff(values) <= 0.0).all()
+        assert (values[0], values[-1]) == (MAX_QP, MIN_QP)
+    for pixels, bits in zip(LADDER_PIXELS, LEAST_BITS, strict=True):
+        assert encoder_qp(bits, pixels) == pytest.approx(MAX_QP, rel=1e-9)
+
+
+def test_below_what_the_coarsest_quantiser_takes_frames_are_skipped_and_the_rate_is_kept() -> None:
+    video = VideoConfig(encoder_lag_s=0.0, frame_size_sd=0.0, key_frame_ratio=1.0)
+    rate_bps, frames_hz = [], []
+    for target_bps in (50_000, 75_000, 150_000):
+        call = OneCall(ROOMY, CallConfig(video=video, audio=SILENT), mode="rate")
+        call.run_until(20.0, target_bps)
+        encoder, totals = call.flow.encoder, call.flow.totals
+        frames_hz.append(encoder.next_frame / 20.0)
+        media = totals.sent_bytes[KIND_VIDEO] - HEADER_BYTES * totals.sent_packets[KIND_VIDEO]
+        rate_bps.append(media * 8 / 20.0)
+        assert rate_bps[-1] == pytest.approx(encoder.rate_bps, rel=0.03)
+        least_hz = min(FRAME_RATE_HZ, float(encoder.rate_bps) / LEAST_BITS[0])
+        assert frames_hz[-1] == pytest.approx(least_hz, rel=0.02)
+        assert encoder.coarse_frames == pytest.approx(20.0 * (30.0 - least_hz), abs=3)
+    assert 12.0 < frames_hz[0] < frames_hz[1] < frames_hz[2] == pytest.approx(30.0, abs=0.1)
+
+
+def ladder_sizes(*rates: tuple[float, float]) -> list[int]:
+    """Picture sizes at the end of each (seconds, rate)."""
+    camera = Camera(start_rate_bps=300_000.0, uses_ladder=1)
+    encoder_reset(camera.encoder, 300_000.0)
+    sizes = []
+    for seconds, rate_bps in rates:
+        camera.sizes(rate_bps, round(seconds * FRAME_RATE_HZ))
+        sizes.append(int(camera.frame.pixels))
+    return sizes
+
+
+def test_the_picture_steps_on_its_ladder_with_hysteresis() -> None:
+    small, medium, large = 480 * 270, 640 * 360, 960 * 540
+    # It starts with 640 x 360, the largest that 300 kbps may start.
+    assert ladder_sizes((1.0, 300e3)) == [medium]
+    # 708 kbps keep it (as recorded), and so do rates down to a QP of 95; below, it gets smaller.
+    assert ladder_sizes((20.0, 708e3), (20.0, 250e3), (20.0, 170e3)) == [medium, medium, small]
+    # Up again only below a QP of 29, at several times that rate.
+    up = ladder_sizes((20.0, 170e3), (20.0, 400e3), (20.0, 800e3), (20.0, 1_200e3))
+    assert up == [small, small, medium, large]
+
+
+def test_a_new_picture_size_comes_with_a_key_frame() -> None:
+    camera = Camera(start_rate_bps=300_000.0, uses_ladder=1)
+    encoder_reset(camera.encoder, 300_000.0)
+    is_key, pixels = [], []
+    for _ in range(400):
+        camera.sizes(5e6, 1)
+        is_key.append(int(camera.frame.is_key))
+        pixels.append(int(camera.frame.pixels))
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    assert len(changes) == 2
+    assert np.flatnonzero(is_key).tolist() == [0, *changes.tolist()]
+    assert np.diff(changes).min() >= 2 * FRAME_RATE_HZ - 1  # not before the next period
