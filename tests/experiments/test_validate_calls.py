@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from experiments.validate import main
-from experiments.validate_calls import Course, agrees, measures
+from experiments.validate_calls import (
+    ALLOWED,
+    OF_PICTURE,
+    REASONS,
+    Course,
+    agrees,
+    measures,
+    recorded_picture,
+)
 
 RECORDED = Path(__file__).resolve().parents[2] / "../shared/reference/chromium"
 
@@ -104,3 +112,48 @@ def test_a_run_that_is_no_recorded_call_is_wrong_input(
         (tmp_path / "runs/b_2M_rtt200.json.gz").write_bytes(gzip.compress(text.encode()))
         assert main(["calls", str(tmp_path)]) == 2
         assert "recorded call" in capsys.readouterr().err
+
+
+# --- The picture ----------------------------------------------------------------------------------
+
+
+def test_the_picture_of_a_recording_is_what_its_counters_say_at_the_end() -> None:
+    run = {
+        "sender_stats": {
+            "outbound-rtp:video": {
+                "bytesSent": [0, 900, 1_000],
+                "retransmittedBytesSent": [0, 40, 50],
+                "qpSum": 6_000,
+                "framesEncoded": [None, 100, 200],
+            }
+        },
+        "receiver_stats": {
+            "inbound-rtp:video": {
+                "freezeCount": [0, 1, None],
+                "totalFreezesDuration": [0, 0.4, 0.4],
+                "framesDecoded": 150,
+                "totalInterFrameDelay": 5.0,
+                "totalSquaredInterFrameDelay": 0.25,
+                "jitterBufferDelay": 15.0,
+                "jitterBufferEmittedCount": 150,
+            }
+        },
+    }
+    picture = recorded_picture(run)
+    assert tuple(picture) == OF_PICTURE
+    assert picture == pytest.approx(
+        {
+            "freezes": 1.0,
+            "frozen s": 0.4,
+            "frames/s": 30.0,
+            "harmonic fps": 20.0,
+            "RTX %": 5.0,
+            "PLIs": 0.0,
+            "mean QP": 30.0,
+            "buffer ms": 100.0,
+        }
+    )
+
+
+def test_every_measure_has_a_reason_to_miss() -> None:
+    assert set(ALLOWED) <= set(REASONS)
