@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError
 
@@ -45,3 +49,11 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return value
+
+
+def stats_column(table: Mapping[str, Any], name: str, length: int) -> NDArray[np.float64]:
+    """A column of recorded getStats(); one that never changed is stored as a number."""
+    values = table[name]
+    if not isinstance(values, list):
+        values = [values] * length
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

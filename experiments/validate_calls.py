@@ -41,16 +41,18 @@ from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.rollout import call_key
-from bwe_env.sim.packet import (
-    FATE_DELIVERED,
-    FATE_QUEUE_DROP,
-    KIND_PADDING,
-    KIND_RTX,
-    KIND_VIDEO,
-)
+from bwe_env.sim.packet import FATE_DELIVERED, FATE_QUEUE_DROP
 from bwe_env.sim.state import World
 from bwe_env.trace import Trace
-from bwe_env.units import US_PER_S, bps_to_kbps, ms_to_s, s_to_ms, s_to_us, us_to_ms, us_to_s
+from bwe_env.units import US_PER_S, bps_to_kbps, ms_to_s, s_to_us, us_to_ms, us_to_s
+from experiments.call_media import (
+    heard_sound,
+    lip_sync_ms,
+    recorded_picture,
+    recorded_sound,
+    simulated_picture,
+    simulated_sound,
+)
 from experiments.recorded_client import (
     GCC_PARAMETERS,
     MAX_MEDIA_BPS,
@@ -58,7 +60,7 @@ from experiments.recorded_client import (
     RTP_HEADER_BYTES,
     UNCOUNTED_BYTES,
 )
-from experiments.recordings import reading
+from experiments.recordings import reading, stats_column
 
 #: Time between samples of the target: that of the recorded getStats(), so that both see the same.
 SAMPLE_S = 0.2
@@ -74,6 +76,9 @@ SOURCE_CALL = "b_2M_rtt200"
 CLIP_FRAMES = 265
 FRAME_RATE_HZ = 30
 RTP_CLOCK_HZ = 90_000
+OPUS_CLOCK_HZ = 48_000
+#: Of the recordings' packets: the audio stream.
+AUDIO_STREAM = 2
 #: Above any rate of the recordings; the recorded client has no maximum rate of its own.
 RING_RATE_BPS = 12_000_000
 
@@ -103,9 +108,19 @@ ALLOWED: Mapping[str, tuple[float, float]] = {
     "PLIs": (0.5, 1.0),
     "mean QP": (0.15, 0.0),
     "buffer ms": (0.25, 10.0),
+    # Of the sound; the receiver's histogram of delays has buckets of 20 ms.
+    "audio concealed %": (0.25, 0.5),
+    "audio buffer ms": (0.25, 20.0),
+    # The audio receiver alone, on the packets of the recording.
+    "heard concealed %": (0.25, 0.5),
+    "heard buffer ms": (0.25, 20.0),
 }
 #: Those of the picture. They also agree where the recording lies among the seeds.
-OF_PICTURE = tuple(ALLOWED)[-8:]
+OF_PICTURE = tuple(ALLOWED)[9:17]
+OF_SOUND = tuple(ALLOWED)[17:]
+
+#: Lip synchronisation that is told of as a reason, as mean over the call.
+LIP_SYNC_SEEN_MS = 1.0
 
 #: Why a measure misses, as far as it is known: by call and measure, else by measure.
 REASONS: Mapping[Any, str] = {
@@ -119,6 +134,10 @@ REASONS: Mapping[Any, str] = {
     "recover s": "not known",
     "backoffs/min": "few events: one more or less in 60 s is 1/min",
     **dict.fromkeys(OF_PICTURE, "not known"),
+    "audio concealed %": "peaks of the clip fill the queue, as in its p95",
+    "audio buffer ms": "peaks of the clip fill the queue, as in its p95",
+    "heard concealed %": "not known",
+    "heard buffer ms": "not known",
     ("c_loss20_2M", "target/cap"): "loss-based estimate near its knee: seeds differ that much",
     ("c_loss20_2M", "thrput/cap"): "loss-based estimate near its knee: seeds differ that much",
     ("c_loss20_2M", "backoffs/min"): "loss-based estimate near its knee: seeds differ that much",
@@ -150,8 +169,8 @@ class Course:
     """median and 95th percentile over packets that left the bottleneck after `STARTED_S`"""
     queue_loss: float
     """of all packets after `STARTED_S`"""
-    picture: Mapping[str, float] = field(default_factory=dict)
-    """the measures `OF_PICTURE`"""
+    media: Mapping[str, float] = field(default_factory=dict)
+    """the measures `OF_PICTURE` and `OF_SOUND`"""
 
 
 #: Measures that some seeds may not have; their median is compared, of the others the mean.
@@ -184,6 +203,8 @@ def measures(course: Course, schedule: Sequence[tuple[float, float]]) -> dict[st
         "drop s": np.nan,
         "recover s": np.nan,
         "backoffs/min": float(begins[late[1:]].sum() / (time_s[-1] - STARTED_S) * 60),
+        "audio concealed %": 100 * course.audio_concealed,
+        "audio buffer ms": course.audio_buffer_ms,
     }
     drops, recoveries = [], []
     ends_s = [at_s for at_s, _ in schedule[1:]] + [np.inf]
@@ -198,18 +219,10 @@ def measures(course: Course, schedule: Sequence[tuple[float, float]]) -> dict[st
         row["drop s"] = float(np.mean(drops))
     if recoveries:
         row["recover s"] = float(np.mean(recoveries))
-    return row | dict(course.picture)
+    return row | dict(course.media)
 
 
 # --- The recording --------------------------------------------------------------------------------
-
-
-def _column(table: Mapping[str, Any], name: str, length: int) -> NDArray[np.float64]:
-    """A column of getStats(); one that never changed is stored as a number."""
-    values = table[name]
-    if not isinstance(values, list):
-        values = [values] * length
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def read_call(path: Path) -> dict[str, Any]:
@@ -222,38 +235,12 @@ def read_call(path: Path) -> dict[str, Any]:
     return run
 
 
-def _last(table: Mapping[str, Any], name: str) -> float:
-    """The newest value of a counter of getStats(); 0 for one that never appeared."""
-    values = table.get(name, 0)
-    if isinstance(values, list):
-        values = next((value for value in reversed(values) if value is not None), 0)
-    return float(values)
-
-
-def recorded_picture(run: Mapping[str, Any]) -> dict[str, float]:
-    """What getStats() of both ends say of the picture at the end of a recorded call."""
-    sent = run["sender_stats"]["outbound-rtp:video"]
-    shown = run["receiver_stats"]["inbound-rtp:video"]
-    delays_s = _last(shown, "totalInterFrameDelay")
-    buffered = _last(shown, "jitterBufferEmittedCount")
-    return {
-        "freezes": _last(shown, "freezeCount"),
-        "frozen s": _last(shown, "totalFreezesDuration"),
-        "frames/s": _last(shown, "framesDecoded") / delays_s,
-        "harmonic fps": delays_s / _last(shown, "totalSquaredInterFrameDelay"),
-        "RTX %": 100 * _last(sent, "retransmittedBytesSent") / _last(sent, "bytesSent"),
-        "PLIs": _last(shown, "pliCount"),
-        "mean QP": _last(sent, "qpSum") / _last(sent, "framesEncoded"),
-        "buffer ms": s_to_ms(_last(shown, "jitterBufferDelay") / buffered),
-    }
-
-
 def recorded_course(run: Mapping[str, Any]) -> tuple[Course, list[tuple[float, float]]]:
     """Course and schedule of a recorded call."""
     start_s = float(run["summary"]["media_start_s"])
     stats = run["sender_stats"]
     all_times_s = np.array(stats["t"], dtype=np.float64)
-    target_bps = _column(stats["candidate-pair"], "availableOutgoingBitrate", len(all_times_s))
+    target_bps = stats_column(stats["candidate-pair"], "availableOutgoingBitrate", len(all_times_s))
     known = np.isfinite(target_bps) & (all_times_s >= start_s)
     time_s = all_times_s[known]
     link = run["link_100ms"]
@@ -268,6 +255,8 @@ def recorded_course(run: Mapping[str, Any]) -> tuple[Course, list[tuple[float, f
     queue_us = np.array(packets["queue_us"], dtype=np.float64)[late]
     median_us, high_us = np.percentile(queue_us[queue_us >= 0], (50, 95))
     fates = np.array(packets["fate"])[late]
+    sound = recorded_sound(run, STARTED_S)
+    heard_as_recorded = {name.replace("audio", "heard"): value for name, value in sound.items()}
     course = Course(
         time_s=time_s - start_s,
         target_bps=target_bps[known],
@@ -275,7 +264,7 @@ def recorded_course(run: Mapping[str, Any]) -> tuple[Course, list[tuple[float, f
         throughput_bps=throughput_bps,
         queue_delay_ms=(us_to_ms(float(median_us)), us_to_ms(float(high_us))),
         queue_loss=float((fates == 1).mean()),
-        picture=recorded_picture(run),
+        media=recorded_picture(run) | sound | heard_as_recorded,
     )
     steps = run["meta"]["scenario"]["sched"]
     return course, [(max(0.0, at_s - start_s), float(bps)) for at_s, bps in steps]
@@ -347,7 +336,7 @@ class Source:
         times_s = np.array(stats["t"], dtype=np.float64)
 
         def at_frames(table: str, name: str) -> NDArray[np.float64]:
-            column = _column(stats[table], name, len(times_s))
+            column = stats_column(stats[table], name, len(times_s))
             known = np.isfinite(column)
             return np.interp(time_s, times_s[known], column[known])
 
@@ -403,26 +392,6 @@ def _run_to(world: World, source: Source, start_us: int, until_us: int) -> None:
     world.advance(until_us - 1)
 
 
-def simulated_picture(flow: Any) -> dict[str, float]:
-    """The same of a simulated call that has ended."""
-    receiver, encoder, totals = flow["receiver"], flow["encoder"], flow["totals"]
-    delays_s = us_to_s(int(receiver["last_shown_us"] - receiver["first_shown_us"]))
-    header_bytes = RTP_HEADER_BYTES + OVERHEAD_BYTES
-    payload_bytes = totals["sent_bytes"] - header_bytes * totals["sent_packets"]
-    video_bytes = sum(int(payload_bytes[kind]) for kind in (KIND_VIDEO, KIND_RTX, KIND_PADDING))
-    shown = int(receiver["frames_shown"])
-    return {
-        "freezes": float(receiver["freeze_count"]),
-        "frozen s": us_to_s(int(receiver["freeze_us"])),
-        "frames/s": shown / delays_s,
-        "harmonic fps": delays_s / float(receiver["squared_delays_s2"]),
-        "RTX %": 100 * float(payload_bytes[KIND_RTX]) / video_bytes,
-        "PLIs": float(receiver["key_requests"]),
-        "mean QP": float(encoder["qp_sum"]) / int(encoder["next_frame"]),
-        "buffer ms": us_to_ms(int(receiver["buffer_delay_sum_us"])) / shown,
-    }
-
-
 def simulated_courses(
     name: str, run: Mapping[str, Any], source: Source, num_seeds: int
 ) -> list[Course]:
@@ -444,6 +413,7 @@ def simulated_courses(
     target_bps = np.zeros((call.steps, num_seeds))
     received_bits = np.zeros((call.steps, num_seeds))
     started = world.flows["totals"].copy()
+    heard = world.flows["audio"].copy()
     for step in range(call.steps):
         _run_to(world, source, step * interval_us, (step + 1) * interval_us)
         totals = world.flows["totals"]
@@ -454,11 +424,13 @@ def simulated_courses(
         )
         if (step + 1) * SAMPLE_S <= STARTED_S:
             started = totals.copy()
+            heard = world.flows["audio"].copy()
     totals = world.flows["totals"]
     delays = totals["queue_delay_bins"] - started["queue_delay_bins"]
     median_ms, high_ms = (histogram_percentile(delays, q) for q in (50, 95))
     fates = totals["fate_packets"] - started["fate_packets"]
     sent = (totals["sent_packets"] - started["sent_packets"]).sum(axis=1)
+    heard_on_recording = heard_sound(run, STARTED_S)
     time_s = SAMPLE_S * (1 + np.arange(call.steps))
     throughput_bps = np.diff(received_bits, axis=0, prepend=0.0) / SAMPLE_S
     capacity_bps = np.array(
@@ -472,7 +444,9 @@ def simulated_courses(
             throughput_bps=throughput_bps[:, env],
             queue_delay_ms=(float(median_ms[env]), float(high_ms[env])),
             queue_loss=float(fates[env, FATE_QUEUE_DROP] / sent[env]),
-            picture=simulated_picture(world.flows[env]),
+            media=simulated_picture(world.flows[env])
+            | simulated_sound(world.flows[env]["audio"], heard[env])
+            | heard_on_recording,
         )
         for env in range(num_seeds)
     ]
@@ -491,6 +465,14 @@ def agrees(measure: str, recorded: float, simulated: float) -> bool:
 
 def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3g}"
+
+
+def reason_of(name: str, measure: str, run: Mapping[str, Any]) -> str:
+    """Why a measure of a call misses, as far as it is known."""
+    synchronised_ms = lip_sync_ms(run)
+    if measure in ("audio buffer ms", "heard buffer ms") and synchronised_ms > LIP_SYNC_SEEN_MS:
+        return f"{synchronised_ms:.0f} ms of the recorded target are for lip synchronisation"
+    return REASONS.get((name, measure)) or REASONS[measure]
 
 
 def compare_call(name: str, run: Mapping[str, Any], source: Source, num_seeds: int) -> list[str]:
@@ -518,7 +500,7 @@ def compare_call(name: str, run: Mapping[str, Any], source: Source, num_seeds: i
             misses.append(measure)
         seeds = " ".join(_number(float(item)) for item in values)
         mark = "    " if is_near else "MISS"
-        reason = "" if is_near else f"; {REASONS.get((name, measure)) or REASONS[measure]}"
+        reason = "" if is_near else f"; {reason_of(name, measure, run)}"
         print(f"  {mark} {measure:14} recorded {_number(value):>6}  simulated {_number(mean):>6}"
               f"  (seeds {seeds}){reason}")  # fmt: skip
     return misses

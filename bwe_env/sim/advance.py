@@ -63,8 +63,8 @@ from bwe_env.sim.receive import (
     on_rtcp_timer,
     schedule_next_arrival,
 )
-from bwe_env.sim.relay import relay_forward_us
 from bwe_env.sim.receiver import receiver_show_due
+from bwe_env.sim.relay import relay_forward_us
 from bwe_env.sim.reverse_path import MESSAGE_REPORT
 from bwe_env.sim.rng import STREAM_FORWARD_JITTER, STREAM_FORWARD_LOSS
 from bwe_env.sim.sender import schedule_pacer, sender_on_audio, sender_on_frame, sender_on_pacer

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.config import MTU_BYTES, CallConfig, FecConfig, LinkConfig, OnOffTraffic, PathConfig, TcpTraffic
+from bwe_env.config import (
+    MTU_BYTES,
+    CallConfig,
+    FecConfig,
+    LinkConfig,
+    OnOffTraffic,
+    PathConfig,
+    TcpTraffic,
+)
 from bwe_env.errors import ConfigError
 from bwe_env.gcc.parameters import GccParameters, fill_gcc_parameters
 from bwe_env.network import Network

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.call_media import lip_sync_ms, recorded_picture
 from experiments.validate import main
 from experiments.validate_calls import (
     ALLOWED,
@@ -16,7 +17,7 @@ from experiments.validate_calls import (
     Course,
     agrees,
     measures,
-    recorded_picture,
+    reason_of,
 )
 
 RECORDED = Path(__file__).resolve().parents[2] / "../shared/reference/chromium"
@@ -31,6 +32,7 @@ def course(target_bps: np.ndarray, capacity_bps: float = 1e6) -> Course:
         throughput_bps=0.9 * target_bps,
         queue_delay_ms=(10.0, 40.0),
         queue_loss=0.01,
+        media={"frames/s": 29.0},
     )
 
 
@@ -41,6 +43,7 @@ def test_shares_of_capacity_are_means_after_20_seconds() -> None:
     assert row["target/cap"] == pytest.approx(0.8)
     assert row["thrput/cap"] == pytest.approx(0.72)
     assert row["queue loss %"] == pytest.approx(1.0)
+    assert row["frames/s"] == 29.0
     assert np.isnan(row["target 90 % s"])
     assert np.isnan(row["drop s"])
     assert np.isnan(row["recover s"])
@@ -81,6 +84,18 @@ def test_near_enough_is_a_share_or_a_floor(
     measure: str, recorded: float, simulated: float, is_near: bool
 ) -> None:
     assert agrees(measure, recorded, simulated) == is_near
+
+
+def test_lip_sync_is_what_the_target_exceeds_its_least_by() -> None:
+    audio = {
+        "jitterBufferTargetDelay": [None, 6.0, 12.0],
+        "jitterBufferMinimumDelay": 8.0,
+        "jitterBufferEmittedCount": [0, 50, 100],
+    }
+    run = {"receiver_stats": {"t": [1.0, 2.0, 3.0], "inbound-rtp:audio": audio}}
+    assert lip_sync_ms(run) == pytest.approx(40.0)
+    assert "40 ms of the recorded target" in reason_of("a_call", "heard buffer ms", run)
+    assert "40 ms" not in reason_of("a_call", "audio concealed %", run)
 
 
 def test_a_directory_without_calls_is_wrong_input(
