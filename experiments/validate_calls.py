@@ -203,8 +203,6 @@ def measures(course: Course, schedule: Sequence[tuple[float, float]]) -> dict[st
         "drop s": np.nan,
         "recover s": np.nan,
         "backoffs/min": float(begins[late[1:]].sum() / (time_s[-1] - STARTED_S) * 60),
-        "audio concealed %": 100 * course.audio_concealed,
-        "audio buffer ms": course.audio_buffer_ms,
     }
     drops, recoveries = [], []
     ends_s = [at_s for at_s, _ in schedule[1:]] + [np.inf]

@@ -152,6 +152,7 @@ class Profile:
                 encoder_lag_s=0.0,
                 frame_size_sd=0.0,
                 key_frame_ratio=1.0,
+                skip_frames=False,
                 repair=False,
             ),
             audio=AudioConfig(enabled=False),

@@ -234,7 +234,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
     )
 
 
-def _configure_fec(fec: Any, config: FecConfig) -> None:
+def configure_fec(fec: Any, config: FecConfig) -> None:
     fec["enabled"] = config.enabled
     fec["min_protection"] = config.min_protection
     fec["key_factor"] = config.key_factor
@@ -284,7 +284,7 @@ def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     encoder["skips_frames"] = video.skip_frames
     if video.scene_change_interval_s > 0.0:
         encoder["scene_change_chance"] = 1.0 / (video.scene_change_interval_s * video.frame_rate_hz)
-    _configure_fec(flow["fec"], video.fec)
+    configure_fec(flow["fec"], video.fec)
     flow["receiver"]["jitter_buffer"] = video.jitter_buffer
     pacer = flow["pacer"]
     pacer["burst_interval_us"] = s_to_us(call.packets.burst_interval_s)

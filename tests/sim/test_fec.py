@@ -27,7 +27,7 @@ from bwe_env.sim.packet import (
     KIND_RTX,
     KIND_VIDEO,
 )
-from bwe_env.sim.state import _configure_fec
+from bwe_env.sim.tables import configure_fec
 from bwe_env.trace import constant, square
 from tests.reference.naive_fec import Arrival, NaiveBlock, recovered
 from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
@@ -35,7 +35,7 @@ from tests.sim.calls import PLAIN_VIDEO, SILENT, OneCall
 
 def make_fec(config: FecConfig | None = None) -> Any:
     rows = np.zeros(1, FEC)
-    _configure_fec(rows, config or FecConfig(enabled=True))
+    configure_fec(rows, config or FecConfig(enabled=True))
     fec_reset(rows[0])
     return rows[0]
 
