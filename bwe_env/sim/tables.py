@@ -235,6 +235,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
 
 
 def configure_fec(fec: Any, config: FecConfig) -> None:
+    """Fill the FEC part of a FLOW row, or of all rows of an array of them."""
     fec["enabled"] = config.enabled
     fec["min_protection"] = config.min_protection
     fec["key_factor"] = config.key_factor
