@@ -78,6 +78,7 @@ PACER = record(
         ("rtx_queued_us", "i8", (RTX_QUEUE_LENGTH,)),
         ("prober", PROBER),
         ("is_due", "i1"),  # something has changed: look at it at once
+        ("is_holding", "i1"),  # what waits does so until no debt is left, bursts notwithstanding
     ]
 )
 
@@ -110,6 +111,7 @@ def pacer_reset(pacer: Record) -> None:
     pacer.rtx_head = 0
     pacer.rtx_tail = 0
     pacer.is_due = 0
+    pacer.is_holding = 0
     prober_reset(pacer.prober)
 
 
@@ -163,8 +165,22 @@ def pacer_elapse(pacer: Record, until_us: int) -> None:
 
 
 @kernel
+def pacer_on_audio(pacer: Record, size_bytes: int, now_us: int) -> None:
+    """Charge a packet that does not wait, without letting go what does.
+
+    In recorded Chromium calls video that waits for its debt to drain goes on waiting when audio
+    passes it: the rest of a frame leaves 45 to 49 ms after the burst that it did not fit into, in
+    one burst with the frame after it, whatever audio was sent in between.
+    """
+    if pacer.queue_packets > 0 and pacer_next_send_us(pacer, 0, now_us) > now_us:
+        pacer.is_holding = 1
+    pacer_elapse(pacer, now_us)
+    pacer_on_sent(pacer, size_bytes)
+
+
+@kernel
 def pacer_on_sent(pacer: Record, size_bytes: int) -> None:
-    """Charge one packet (audio, too, though it does not wait)."""
+    """Charge one packet."""
     most_media = bytes_in(pacer.media_rate_bps, MAX_DEBT_US)
     pacer.media_debt_bytes = min(most_media, pacer.media_debt_bytes + size_bytes)
     most_padding = bytes_in(pacer.padding_rate_bps, MAX_DEBT_US)
@@ -187,7 +203,8 @@ def pacer_next_send_us(pacer: Record, in_flight_bytes: int, now_us: int) -> int:
     if pacer.queue_packets > 0:
         rate_bps = pacer.media_rate_bps
         drain_us = _drain_us(pacer.media_debt_bytes, rate_bps)
-        if min(pacer.burst_interval_us, _drain_us(MAX_BURST_BYTES, rate_bps)) > drain_us:
+        burst_us = min(pacer.burst_interval_us, _drain_us(MAX_BURST_BYTES, rate_bps))
+        if burst_us > drain_us and pacer.is_holding == 0:
             drain_us = 0
         return int(pacer.updated_us + drain_us)
     if pacer.padding_rate_bps > 0:
@@ -263,6 +280,7 @@ def pacer_average_packet(pacer: Record, size_bytes: float, num_packets: int) -> 
 @kernel
 def pacer_unqueue(pacer: Record, size_bytes: int, since_us: int) -> None:
     """One waiting packet leaves."""
+    pacer.is_holding = 0
     pacer.queue_bytes -= size_bytes
     pacer.queue_packets -= 1
     pacer.queue_since_sum_us -= since_us

@@ -37,6 +37,7 @@ from bwe_env.sim.pacer import (
     pacer_has_rtx,
     pacer_is_blocked,
     pacer_next_send_us,
+    pacer_on_audio,
     pacer_on_sent,
     pacer_padding_bytes,
     pacer_plan_wake,
@@ -601,8 +602,8 @@ def sender_on_audio(
     (AccountForAudioPacketsInPacedSender, audio/audio_send_stream.cc); in recorded Chromium calls
     with video waiting, both together leave at the pacing rate.
     """
-    pacer_elapse(flow.pacer, now_us)
     size_bytes = flow.audio_payload_bytes + flow.rtp_header_bytes + flow.overhead_bytes
+    pacer_on_audio(flow.pacer, size_bytes, now_us)
     send_packet(
         call,
         flow,
@@ -616,6 +617,5 @@ def sender_on_audio(
         NO_CLUSTER,
         now_us,
     )
-    pacer_on_sent(flow.pacer, size_bytes)
     flow.timers_us[EVENT_PACER] = now_us
     flow.timers_us[EVENT_AUDIO] = now_us + flow.audio_interval_us

@@ -16,12 +16,14 @@ from bwe_env.sim.pacer import (
     PACER,
     pacer_elapse,
     pacer_next_send_us,
+    pacer_on_audio,
     pacer_on_sent,
     pacer_padding_bytes,
     pacer_plan_wake,
     pacer_queue_packets,
     pacer_reset,
     pacer_set_rates,
+    pacer_unqueue,
 )
 from bwe_env.sim.packet import KIND_AUDIO, KIND_PADDING, KIND_VIDEO
 from bwe_env.trace import constant
@@ -182,6 +184,34 @@ def test_debt_delays_the_next_burst_until_it_is_paid_and_asking_twice_changes_no
     # Once 15 ms are paid, 25 ms are left: within the window.
     pacer_elapse(row, 15_000)
     assert pacer_next_send_us(row, 0, 15_000) == 15_000
+
+
+def test_audio_passes_what_waits_and_adds_to_its_wait_but_does_not_let_it_go() -> None:
+    row = pacer()
+    pacer_queue_packets(row, 10_000, 10, 0)
+    for _ in range(4):
+        pacer_on_sent(row, 1_000)
+    assert pacer_next_send_us(row, 0, 0) == 40_000
+    # 20 ms later half of the debt is paid, which would let the next burst begin; 200 bytes of sound
+    # take 2 ms, twice.
+    pacer_on_audio(row, 200, 20_000)
+    assert pacer_next_send_us(row, 0, 20_000) == 42_000
+    pacer_on_audio(row, 200, 40_000)
+    assert pacer_next_send_us(row, 0, 40_000) == 44_000
+    # Then a whole burst: four packets are the 40 ms of the window.
+    pacer_elapse(row, 44_000)
+    sent = 0
+    while pacer_next_send_us(row, 0, 44_000) <= 44_000:
+        pacer_unqueue(row, 1_000, 0)
+        pacer_on_sent(row, 1_000)
+        sent += 1
+    assert sent == 4
+    # Sound within a burst that has room does not close it.
+    row = pacer()
+    pacer_queue_packets(row, 10_000, 10, 0)
+    pacer_on_sent(row, 1_000)
+    pacer_on_audio(row, 200, 1_000)
+    assert pacer_next_send_us(row, 0, 1_000) == 1_000
 
 
 def test_time_with_an_empty_queue_is_no_budget_but_pays_debts() -> None:
