@@ -599,3 +599,32 @@ class CallConfig:
     def steps(self) -> int:
         """Decision intervals in a full call."""
         return round(self.duration_s / self.interval_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomisationConfig:
+    """How a reset varies the network that it draws (domain randomisation), for training.
+
+    A scale is a range of factors, drawn log-uniformly for each call; (1, 1) varies nothing.
+    """
+
+    random_start: bool = False
+    """begin anywhere in the trace instead of where the network says"""
+    capacity_scale: tuple[float, float] = (1.0, 1.0)
+    """of the capacity; a queue given in bytes grows with it, so that it holds the same time"""
+    delay_scale: tuple[float, float] = (1.0, 1.0)
+    """of the propagation delay of both directions"""
+    queue_scale: tuple[float, float] = (1.0, 1.0)
+    """of the queue's limit"""
+
+    def __post_init__(self) -> None:
+        for name in ("capacity_scale", "delay_scale", "queue_scale"):
+            bounds = tuple(getattr(self, name))
+            _require(
+                len(bounds) == 2
+                and all(isinstance(bound, (int, float)) for bound in bounds)
+                and 0.01 <= bounds[0] <= bounds[1] <= 100.0,
+                f"randomisation.{name}={bounds!r} must be two factors from 0.01 to 100, the "
+                "smaller one first.",
+            )
+            object.__setattr__(self, name, (float(bounds[0]), float(bounds[1])))

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from bwe_env.config import CallConfig
+from bwe_env.config import CallConfig, RandomisationConfig
 from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig, feature_table
@@ -75,7 +75,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         observation: ObservationConfig | Mapping[str, Any] | None = None,
         reward: RewardConfig | Mapping[str, Any] | None = None,
         gcc: GccParameters | Mapping[str, Any] | None = None,
-        random_start: bool = False,
+        randomisation: RandomisationConfig | Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
         self._vector = BandwidthEstimationVectorEnv(
@@ -86,7 +86,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
             observation=observation,
             reward=reward,
             gcc=gcc,
-            random_start=random_start,
+            randomisation=randomisation,
             autoreset_mode=AutoresetMode.DISABLED,
             render_mode=render_mode,
         )

@@ -27,7 +27,7 @@ from bwe_env.action import (
     check_action_mode,
     check_actions,
 )
-from bwe_env.config import CallConfig, from_mapping
+from bwe_env.config import CallConfig, RandomisationConfig, from_mapping
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
@@ -46,6 +46,8 @@ from bwe_env.units import s_to_us
 
 #: What `STEP` holds, all of it float64.
 STEP_COLUMNS = tuple(STEP.names or ())
+#: What `RandomisationConfig` scales, in the order of its draws.
+SCALES = ("capacity_scale", "delay_scale", "queue_scale")
 #: Keys of `info`, the same at reset and at every step: all but the reward, and which network it is.
 INFO_KEYS = (*(name for name in STEP_COLUMNS if name != "reward"), "network_index")
 _MASK_KEYS = tuple(f"_{name}" for name in INFO_KEYS)
@@ -76,6 +78,11 @@ def resolve_networks(networks: str | Sequence[Network]) -> tuple[Network, ...]:
     return resolved
 
 
+def _log_between(bounds: tuple[float, float], share: float) -> float:
+    low, high = bounds
+    return float(low * (high / low) ** share)
+
+
 C = TypeVar("C")
 
 
@@ -100,7 +107,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         observation: how much history is shown.
         reward: weights of the reward's terms.
         gcc: parameters of the GCC inside.
-        random_start: begin each call anywhere in its trace instead of where the network says.
+        randomisation: how each reset varies the network that it draws; not at all by default.
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.
@@ -126,7 +133,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         observation: ObservationConfig | Mapping[str, Any] | None = None,
         reward: RewardConfig | Mapping[str, Any] | None = None,
         gcc: GccParameters | Mapping[str, Any] | None = None,
-        random_start: bool = False,
+        randomisation: RandomisationConfig | Mapping[str, Any] | None = None,
         num_threads: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
@@ -146,7 +153,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.gcc_parameters = _config(GccParameters, gcc)
         self.networks = resolve_networks(networks)
         self.action_mode = action_mode
-        self.random_start = random_start
+        self.randomisation = _config(RandomisationConfig, randomisation)
         self.render_mode = render_mode
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
@@ -168,6 +175,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             reward=self.reward_config,
             observation=self.observation_config,
             controller=CONTROLLER_ACTION if action_mode == "rate" else CONTROLLER_GCC,
+            longest_delay_scale=self.randomisation.delay_scale[1],
         )
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._done = np.zeros(num_envs, dtype=np.bool_)
@@ -380,12 +388,16 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         key = int(generator.integers(1 << _KEY_BITS))
         if network is None:
             network = int(uniform(np.uint64(key), STREAM_START, 0) * len(self.networks))
+        draws = [uniform(np.uint64(key), STREAM_START, number) for number in range(1, 5)]
         offset_us = 0
-        if self.random_start:
-            share = uniform(np.uint64(key), STREAM_START, 1)
-            offset_us = int(share * self.networks[network].trace.period_us)
+        if self.randomisation.random_start:
+            offset_us = int(draws[0] * self.networks[network].trace.period_us)
+        scales = {
+            name: _log_between(getattr(self.randomisation, name), draw)
+            for name, draw in zip(SCALES, draws[1:], strict=True)
+        }
         self._packets_before += int(self._world.own_flows["history"]["next_seq"][env])
-        self._world.reset(env, network, key, offset_us)
+        self._world.reset(env, network, key, offset_us, **scales)
         self._done[env] = False
         self._clipped[env] = 0.0
         if self.render_mode is not None:

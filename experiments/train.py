@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agents.ppo import PpoConfig
-from bwe_env.config import CallConfig
+from bwe_env.config import CallConfig, RandomisationConfig
 from bwe_env.errors import ArtifactError, ConfigError
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
@@ -92,8 +92,11 @@ class TrainConfig:
     """each validation network is called once per seed"""
     test_seeds: tuple[int, ...] = (0, 1)
     """each test network is called once per seed and controller"""
-    random_start: bool = True
-    """training calls begin anywhere in their trace; validation and test calls at its start"""
+    randomisation: RandomisationConfig = field(
+        default_factory=lambda: RandomisationConfig(random_start=True)
+    )
+    """of training calls: they begin anywhere in their trace, validation and test calls at its
+    start"""
     num_threads: int = 2
     """threads of the simulator; results do not depend on it"""
     call: CallConfig = field(default_factory=CallConfig)
@@ -261,7 +264,7 @@ def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
         action_mode=config.action_mode,
         observation=config.observation,
         reward=config.reward,
-        random_start=config.random_start,
+        randomisation=config.randomisation,
         num_threads=config.num_threads,
         autoreset_mode="disabled",
     )

@@ -21,6 +21,7 @@ CURSOR = record(
         ("segment", "i8"),  # the one we stand in
         ("end_us", "i8"),  # call time at which this segment ends
         ("capacity_bps", "f8"),  # capacity in this segment
+        ("scale", "f8"),  # of all capacities
     ]
 )
 
@@ -30,9 +31,13 @@ _S_TO_US = 1e6
 
 @kernel
 def cursor_reset(
-    cursor: Record, segments: np.ndarray, first: int, last: int, start_us: int
+    cursor: Record, segments: np.ndarray, first: int, last: int, start_us: int, scale: float
 ) -> None:
-    """Stand at call time 0, which is `start_us` into the trace (taken modulo its period)."""
+    """Stand at call time 0, which is `start_us` into the trace (taken modulo its period).
+
+    Args:
+        scale: factor, > 0, on every capacity of the trace.
+    """
     low = first
     high = last
     position_us = start_us % (segments[last].start_us + segments[last].duration_us)
@@ -46,7 +51,8 @@ def cursor_reset(
     cursor.last = last
     cursor.segment = low
     cursor.end_us = segments[low].start_us + segments[low].duration_us - position_us
-    cursor.capacity_bps = segments[low].capacity_bps
+    cursor.scale = scale
+    cursor.capacity_bps = scale * segments[low].capacity_bps
 
 
 @kernel
@@ -57,6 +63,7 @@ def cursor_copy(target: Record, source: Record) -> None:
     target.segment = source.segment
     target.end_us = source.end_us
     target.capacity_bps = source.capacity_bps
+    target.scale = source.scale
 
 
 @kernel
@@ -67,7 +74,7 @@ def cursor_next(cursor: Record, segments: np.ndarray) -> None:
         segment = cursor.first
     cursor.segment = segment
     cursor.end_us += segments[segment].duration_us
-    cursor.capacity_bps = segments[segment].capacity_bps
+    cursor.capacity_bps = cursor.scale * segments[segment].capacity_bps
 
 
 @kernel

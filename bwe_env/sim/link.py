@@ -75,12 +75,18 @@ QUEUE_ENTRY = record(
 
 @kernel
 def link_reset(
-    link: Record, segments: np.ndarray, first: int, last: int, start_us: int, key: np.uint64
+    link: Record,
+    segments: np.ndarray,
+    first: int,
+    last: int,
+    start_us: int,
+    scale: float,
+    key: np.uint64,
 ) -> None:
-    """An empty queue at call time 0, `start_us` into the trace."""
-    cursor_reset(link.service, segments, first, last, start_us)
-    cursor_reset(link.present, segments, first, last, start_us)
-    cursor_reset(link.accounted, segments, first, last, start_us)
+    """An empty queue at call time 0, `start_us` into the trace, whose capacities are scaled."""
+    cursor_reset(link.service, segments, first, last, start_us, scale)
+    cursor_reset(link.present, segments, first, last, start_us, scale)
+    cursor_reset(link.accounted, segments, first, last, start_us, scale)
     link.served_until_us = 0.0
     link.departure_us = NEVER
     link.queue_bytes = 0

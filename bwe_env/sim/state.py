@@ -182,6 +182,11 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     _start_timers(flow)
 
 
+@kernel
+def _scale_delay(path: Record, scale: float) -> None:
+    path.delay.propagation_us = int(scale * path.delay.propagation_us + 0.5)
+
+
 @entry
 def call_reset(
     calls: np.ndarray,
@@ -200,6 +205,9 @@ def call_reset(
     network: int,
     key: np.uint64,
     offset_us: int,
+    capacity_scale: float,
+    delay_scale: float,
+    queue_scale: float,
 ) -> None:
     """Begin call `env` on row `network` of the network table.
 
@@ -207,6 +215,9 @@ def call_reset(
         queue_length: of the rings of queue entries.
         key: seeds every random stream of the call.
         offset_us: added to where in the trace the network says that a call begins.
+        capacity_scale: factor on the capacity, and on a queue limit in bytes.
+        delay_scale: factor on the propagation delay of both directions, the relay left alone.
+        queue_scale: factor on the queue limit.
     """
     call = calls[env]
     row = networks[network]
@@ -218,11 +229,19 @@ def call_reset(
     copy_link(call.link, row)
     _copy_path(call.forward, row.forward)
     _copy_path(call.reverse, row.reverse)
+    call.link.queue_limit_bytes = int(
+        capacity_scale * queue_scale * call.link.queue_limit_bytes + 0.5
+    )
+    call.link.queue_limit_s *= queue_scale
+    _scale_delay(call.forward, delay_scale)
+    _scale_delay(call.reverse, delay_scale)
     call.relay.is_used = row.relay.is_used
     _copy_path(call.relay.forward, row.relay.forward)
     _copy_path(call.relay.reverse, row.relay.reverse)
     start_us = row.start_us + offset_us
-    link_reset(call.link, segments, row.first_segment, row.last_segment, start_us, key)
+    link_reset(
+        call.link, segments, row.first_segment, row.last_segment, start_us, capacity_scale, key
+    )
     call.num_flows = 1 + row.competing_calls
     call.num_sources = row.num_sources
     # Not simply the ring's length: that depends on the other networks at hand.
@@ -295,8 +314,12 @@ class World:
         reward: RewardConfig,
         observation: ObservationConfig,
         controller: int = CONTROLLER_GCC,
+        longest_delay_scale: float = 1.0,
     ) -> World:
         """Allocate `num_envs` calls that can run on any of `networks`; reset each before use.
+
+        Args:
+            longest_delay_scale: the largest `delay_scale` that a reset will give.
 
         Args:
             controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
@@ -308,7 +331,7 @@ class World:
                 'feedback.rtt_packet="sent" knows only a queue that the call has for itself; use '
                 '"arrived" on networks with cross_traffic or competing_calls.'
             )
-        rings = ring_lengths(call, networks)
+        rings = ring_lengths(call, networks, longest_delay_scale=longest_delay_scale)
         rows, segments = build_networks(networks)
         num_flows = num_envs * rings.flows
         flows = np.zeros(num_flows, dtype=FLOW)
@@ -394,7 +417,17 @@ class World:
         )
         return sum(array.nbytes for array in arrays) // self.num_envs
 
-    def reset(self, env: int, network: int, key: int, offset_us: int = 0) -> None:
+    def reset(
+        self,
+        env: int,
+        network: int,
+        key: int,
+        offset_us: int = 0,
+        *,
+        capacity_scale: float = 1.0,
+        delay_scale: float = 1.0,
+        queue_scale: float = 1.0,
+    ) -> None:
         """Begin a call; see `call_reset`."""
         call_reset(
             self.calls,
@@ -413,6 +446,9 @@ class World:
             network,
             np.uint64(key),
             offset_us,
+            capacity_scale,
+            delay_scale,
+            queue_scale,
         )
 
     def step(

@@ -204,13 +204,18 @@ class RingLengths:
     """flows per call"""
 
 
-def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
+def ring_lengths(
+    call: CallConfig, networks: Sequence[Network], *, longest_delay_scale: float = 1.0
+) -> RingLengths:
     """Ring sizes for calls on these networks.
 
     A packet's row is needed until the packet has arrived or been lost. The packet ring holds what
     `PACKET_RING_S` of sending at the maximum rate takes; when more is stuck behind a packet in the
     queue, the sender's socket refuses further packets. It depends on the call alone, so that a
     result does not depend on which other networks are at hand.
+
+    Args:
+        longest_delay_scale: the most that delays of the networks are multiplied by.
     """
     mean_bytes = _MEAN_PACKET_BYTES * call.packets.mtu_bytes / MTU_BYTES
     packets_per_s = call.max_rate_bps / 8 / mean_bytes + _SMALL_PACKETS_PER_S
@@ -219,6 +224,7 @@ def ring_lengths(call: CallConfig, networks: Sequence[Network]) -> RingLengths:
         _longest_reverse_s(network) + max(network.competing_added_delay_s, default=0.0)
         for network in networks
     )
+    reverse_s *= max(1.0, longest_delay_scale)
     flows = 1 + max(network.competing_calls for network in networks)
     sources = [source for network in networks for source in network.cross_traffic]
     windows = [s.max_window_packets for s in sources if isinstance(s, TcpTraffic)]

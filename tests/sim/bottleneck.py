@@ -81,7 +81,7 @@ def run_link(
     link = calls[0].link
     copy_link(link, networks[0])
     link.max_entries = QUEUE_ENTRIES
-    link_reset(link, segments, 0, len(segments) - 1, 0, np.uint64(key))
+    link_reset(link, segments, 0, len(segments) - 1, 0, 1.0, np.uint64(key))
     offers = np.zeros(len(times_us), OFFER)
     offers["time_us"] = times_us
     offers["size_bytes"] = sizes_bytes

@@ -32,7 +32,7 @@ def segments_of(durations_us: list[int], rates_bps: list[float]) -> Any:
 def cursor_at(segments: Any, start_us: int) -> Any:
     """A cursor whose time 0 is `start_us` into the trace."""
     cursor = np.zeros(1, CURSOR)[0]
-    cursor_reset(cursor, segments, 0, len(segments) - 1, start_us)
+    cursor_reset(cursor, segments, 0, len(segments) - 1, start_us, 1.0)
     return cursor
 
 
