@@ -10,8 +10,10 @@
 
 The tables `link`, `forward`, `reverse`, `relay` and `call` hold the options of the classes of
 `bwe_env.config`, nested as there; what is left out keeps its default. A trace is given by points,
-or as the `file` of a CSV beside the scenario file. What is wrong is said with file, scenario, key,
-value and what is allowed; nothing is corrected in silence.
+or as the `file` of a CSV beside the scenario file. `cross_traffic` is a list of tables, each with
+the options of `OnOffTraffic` or `TcpTraffic` and with `kind = "on_off"` or `"tcp"`;
+`competing_calls`, `competing_start_s` and `competing_added_delay_s` are those of `Network`. What is
+wrong is said with file, scenario, key, value and what is allowed; nothing is corrected in silence.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bwe_env.config import CallConfig, LinkConfig, PathConfig, RelayConfig, from_mapping
+from bwe_env.config import (
+    CallConfig,
+    LinkConfig,
+    OnOffTraffic,
+    PathConfig,
+    RelayConfig,
+    TcpTraffic,
+    from_mapping,
+)
 from bwe_env.errors import ConfigError, UnknownNameError, unknown_name
 from bwe_env.network import Network
 from bwe_env.trace.readers import read_csv
@@ -33,7 +43,20 @@ from bwe_env.trace.trace import Trace
 
 T = TypeVar("T")
 
-_KEYS = ("description", "start_s", "trace", "link", "forward", "reverse", "relay", "call")
+_COMPETING_KEYS = ("competing_calls", "competing_start_s", "competing_added_delay_s")
+_KEYS = (
+    "description",
+    "start_s",
+    "trace",
+    "link",
+    "forward",
+    "reverse",
+    "relay",
+    "cross_traffic",
+    *_COMPETING_KEYS,
+    "call",
+)
+_TRAFFIC = {"on_off": OnOffTraffic, "tcp": TcpTraffic}
 _POINT_KEYS = ("time_s", "capacity_bps", "end_s")
 _TRACE_KEYS = (*_POINT_KEYS, "file", "network_type", "repeats")
 
@@ -121,18 +144,55 @@ def _scenario(name: str, table: Any, path: Path) -> Scenario:
             f"on, but call.duration_s={call.duration_s:g} s. Give a trace of at least "
             f"{call.duration_s + start_s:g} s, a shorter call, or trace.repeats = true."
         )
-    network = Network(
-        trace=trace,
-        start_s=start_s,
-        link=_config(LinkConfig, table.get("link", {}), f"{where}, link"),
-        forward=_config(PathConfig, table.get("forward", {}), f"{where}, forward"),
-        reverse=_config(PathConfig, table.get("reverse", {}), f"{where}, reverse"),
-        relay=_config(RelayConfig, table["relay"], f"{where}, relay") if "relay" in table else None,
-    )
+    network = _network(table, trace, start_s, where)
     description = table.get("description", "")
     if not isinstance(description, str):
         raise ConfigError(f"{where}: description={description!r} must be text.")
     return Scenario(name=name, network=network, call=call, description=description)
+
+
+def _network(table: Mapping[str, Any], trace: Trace, start_s: float, where: str) -> Network:
+    link = _config(LinkConfig, table.get("link", {}), f"{where}, link")
+    forward = _config(PathConfig, table.get("forward", {}), f"{where}, forward")
+    reverse = _config(PathConfig, table.get("reverse", {}), f"{where}, reverse")
+    relay = _config(RelayConfig, table["relay"], f"{where}, relay") if "relay" in table else None
+    sources = _cross_traffic(table.get("cross_traffic", []), where)
+    competing = {key: table[key] for key in _COMPETING_KEYS if key in table}
+    for key in _COMPETING_KEYS[1:]:
+        values = competing.get(key, [])
+        if not isinstance(values, list):
+            raise ConfigError(f"{where}: {key}={values!r} must be a list of numbers.")
+        for value in values:
+            _number(value, key, where)
+    try:
+        return Network(
+            trace=trace,
+            start_s=start_s,
+            link=link,
+            forward=forward,
+            reverse=reverse,
+            relay=relay,
+            cross_traffic=sources,
+            **competing,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _cross_traffic(tables: Any, where: str) -> tuple[OnOffTraffic | TcpTraffic, ...]:
+    if not isinstance(tables, list):
+        raise ConfigError(f"{where}: cross_traffic={tables!r} must be a list of tables.")
+    sources: list[OnOffTraffic | TcpTraffic] = []
+    for number, table in enumerate(tables):
+        place = f"{where}, cross_traffic {number}"
+        if not isinstance(table, Mapping) or "kind" not in table:
+            kinds = " or ".join(map(repr, _TRAFFIC))
+            raise ConfigError(f"{place}: {table!r} must be a table with kind = {kinds}.")
+        if table["kind"] not in _TRAFFIC:
+            raise unknown_name(f"kind of {place}", str(table["kind"]), _TRAFFIC)
+        options = {key: value for key, value in table.items() if key != "kind"}
+        sources.append(_config(_TRAFFIC[table["kind"]], options, place))
+    return tuple(sources)
 
 
 def _trace(name: str, table: Any, path: Path, where: str) -> tuple[Trace, bool]:

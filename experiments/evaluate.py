@@ -3,10 +3,12 @@
     python -m experiments.evaluate --estimator gcc --traces DIR --out gcc.csv
     python -m experiments.evaluate --estimator runs/ppo-001 --split test
     python -m experiments.evaluate --estimator gcc --suite rfc8867
+    python -m experiments.evaluate --estimator gcc --scenarios experiments/scenarios.toml
 
 The estimator is the name of a baseline (gcc, constant:500000, oracle, …) or a run directory made by
 experiments.train, whose selected policy is then played. A suite is a set of published test cases;
-its tables say which of their criteria were met.
+its tables say which of their criteria were met. A scenario file (`bwe_env.scenario`) holds cases of
+one's own.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, UnknownNameError
-from bwe_env.scenarios import suite as scenario_suite
+from bwe_env.rfc8867 import suite as published_suite
+from bwe_env.scenario import read_scenarios
 from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
 from experiments.networks import named_networks
@@ -48,6 +53,8 @@ class EvaluateConfig:
     """how many synthetic networks (--traces are taken whole)"""
     suite: str | None = None
     """play published test cases instead, and judge them by their criteria: rfc8867"""
+    scenarios: str | None = None
+    """play the scenarios of a .toml or .json file instead"""
     out: str | None = None
     """CSV file for one row per call; of a suite, per criterion and call"""
     overwrite: bool = False
@@ -79,6 +86,8 @@ def evaluate(config: EvaluateConfig) -> int:
         refuse_existing(Path(config.out), overwrite=config.overwrite)
     if config.suite is not None:
         return evaluate_suite(config, config.suite)
+    if config.scenarios is not None:
+        return evaluate_scenarios(config, Path(config.scenarios))
     call = CallConfig(duration_s=config.duration_s, max_rate_bps=config.max_rate_bps)
     contender, setting = find_contender(config, call)
     split = config.split or ("all" if config.traces else "test")
@@ -101,19 +110,15 @@ def evaluate(config: EvaluateConfig) -> int:
 def evaluate_suite(config: EvaluateConfig, name: str) -> int:
     """Play a suite and print what was met; the exit code does not depend on that."""
     started_s = time.monotonic()
-    scenarios = scenario_suite(name)
+    scenarios = published_suite(name)
     from experiments import evaluation, suite
 
     call = CallConfig(max_rate_bps=config.max_rate_bps)
-    fixed = ["traces", "split", "networks", "duration_s"]
+    fixed = ["scenarios", "traces", "split", "networks", "duration_s"]
     if not evaluation.is_run_directory(config.estimator):
         call = scenarios[0].call  # an agent, though, has to have the rates it was trained for
         fixed.append("max_rate_bps")
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    changed = [option for option in fixed if getattr(config, option) != defaults[option]]
-    if changed:
-        options = ", ".join(f"--{option.replace('_', '-')}" for option in changed)
-        raise ConfigError(f"suite {name!r} has networks and calls of its own; leave out {options}.")
+    _refuse_options(config, fixed, f"suite {name!r}")
     contender, setting = find_contender(config, call)
     with _progress(len(scenarios), unit="case") as bar:
         verdicts = suite.play(scenarios, contender, setting, progress=bar.update)
@@ -125,6 +130,41 @@ def evaluate_suite(config: EvaluateConfig, name: str) -> int:
     where = f"; one row per criterion and call in {config.out}" if config.out else ""
     print(f"{len(scenarios)} cases in {time.monotonic() - started_s:.1f} s{where}")
     return 0
+
+
+def evaluate_scenarios(config: EvaluateConfig, path: Path) -> int:
+    """Play every scenario of a file and print one row for each."""
+    started_s = time.monotonic()
+    fixed = ["traces", "split", "networks", "duration_s", "max_rate_bps"]
+    _refuse_options(config, fixed, f"{path}")
+    scenarios = read_scenarios(path)
+    from experiments import evaluation
+
+    tables, rows = [], []
+    with _progress(len(scenarios), unit="scenario") as bar:
+        for scenario in scenarios.values():
+            contender, setting = find_contender(config, scenario.call)
+            calls = evaluation.run(contender, [scenario.network], setting)
+            tables.append(calls)
+            rows.append(evaluation.call_row(scenario.name, calls))
+            bar.update(1)
+    columns = {name: np.concatenate([calls[name] for calls in tables]) for name in tables[0]}
+    if config.out is not None:
+        write_csv(Path(config.out), columns)
+    title = f"{config.estimator} on {path}; mean of {config.seeds} calls each (least to most)"
+    show(make_table(title, evaluation.call_header(), rows))
+    where = f"; one row per call in {config.out}" if config.out else ""
+    print(f"{len(scenarios)} scenarios in {time.monotonic() - started_s:.1f} s{where}")
+    return 0
+
+
+def _refuse_options(config: EvaluateConfig, names: Sequence[str], what: str) -> None:
+    """Options that would change nothing, as `what` brings networks and calls of its own."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    changed = [option for option in names if getattr(config, option) != defaults[option]]
+    if changed:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in changed)
+        raise ConfigError(f"{what} has networks and calls of its own; leave out {options}.")
 
 
 def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender, Setting]:

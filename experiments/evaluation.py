@@ -196,6 +196,23 @@ def _summary_row(name: str, calls: Calls) -> list[str]:
     return [name, str(networks), str(count), *cells, str(int(np.sum(calls["dropped"])))]
 
 
+def call_row(name: str, calls: Calls) -> list[str]:
+    """Means and ranges over calls on one network, with the header of `call_header`."""
+    cells = []
+    for shown in SHOWN:
+        values = shown.factor * calls[shown.column]
+        low, mean, high = (
+            f"{v:.{shown.digits}f}" for v in (min(values), values.mean(), max(values))
+        )
+        cells.append(mean if low == high else f"{mean} ({low} to {high})")
+    return [name, str(len(calls["network"])), *cells, str(int(np.sum(calls["dropped"])))]
+
+
+def call_header() -> list[str]:
+    """Names of the columns of `call_row`."""
+    return ["scenario", "calls", *(s.header for s in SHOWN), "dropped"]
+
+
 def field_interval(calls: Calls, metric: FieldMetric) -> Interval | None:
     """A metric by its field's name over networks; None where no call has it."""
     keys = calls["network"], calls["network_type"]

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from bwe_env import run_calls
-from bwe_env.config import LinkConfig, LossConfig, PathConfig, RelayConfig
+from bwe_env.config import (
+    LinkConfig,
+    LossConfig,
+    OnOffTraffic,
+    PathConfig,
+    RelayConfig,
+    TcpTraffic,
+)
 from bwe_env.errors import BweEnvError, ConfigError, TraceFormatError, UnknownNameError
 from bwe_env.scenario import read_scenario, read_scenarios
 from bwe_env.sim.packet import KIND_VIDEO
@@ -49,6 +56,49 @@ def test_a_scenario_is_a_network_and_a_call_with_defaults_for_what_is_left_out(
     assert scenario.call.video.frame_rate_hz == 30.0
 
 
+def test_others_in_the_queue_are_named_by_kind(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        cross_traffic=[
+            {"kind": "on_off", "rate_bps": 2e5, "mean_off_s": 0},
+            {"kind": "tcp", "algorithm": "reno", "start_s": 3},
+        ],
+        competing_calls=2,
+        competing_start_s=[5],
+        competing_added_delay_s=[0.01, 0.02],
+    )
+    network = read_scenario(file, "it").network
+    assert network.cross_traffic == (
+        OnOffTraffic(rate_bps=2e5, mean_off_s=0),
+        TcpTraffic(algorithm="reno", start_s=3),
+    )
+    assert network.competing_calls == 2
+    assert network.competing_start_s == (5,)
+    assert network.competing_added_delay_s == (0.01, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"cross_traffic": {"kind": "tcp"}}, "must be a list of tables"),
+        ({"cross_traffic": [{"rate_bps": 1e5}]}, "with kind = 'on_off' or 'tcp'"),
+        ({"cross_traffic": [{"kind": "udp"}]}, "on_off"),
+        ({"cross_traffic": [{"kind": "tcp", "rtt_s": -1}]}, "cross_traffic 0: tcp.rtt_s=-1"),
+        ({"cross_traffic": [{"kind": "tcp", "speed": 1}]}, "speed"),
+        ({"competing_calls": 99}, "competing_calls=99 must be a whole number from 0 to"),
+        ({"competing_calls": 1, "competing_start_s": [1, 2]}, "competing_start_s=(1, 2) must name"),
+        ({"competing_calls": 1, "competing_start_s": 1}, "must be a list of numbers"),
+    ],
+)
+def test_impossible_others_are_told_with_place_key_value_and_range(
+    tmp_path: Path, table: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BweEnvError) as error:
+        read_scenarios(write(tmp_path, **table))
+    assert "scenario 'it'" in str(error.value)
+    assert told in str(error.value)
+
+
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     as_json = write(tmp_path, call={"duration_s": 20})
     as_toml = tmp_path / "scenarios.toml"
@@ -71,7 +121,7 @@ def test_a_trace_may_be_a_csv_file_beside_the_scenario_file(tmp_path: Path) -> N
 
 def test_the_shipped_scenarios_can_be_played() -> None:
     scenarios = read_scenarios(SHIPPED)
-    assert list(scenarios) == ["alternating", "relayed"]
+    assert list(scenarios) == ["alternating", "relayed", "shared-with-tcp", "three-calls"]
     assert {scenario.network.path for scenario in scenarios.values()} == {"direct", "relay"}
     table = run_calls(
         [scenarios["alternating"].network], "gcc", call=scenarios["alternating"].call, seeds=(0,)

@@ -44,7 +44,8 @@ _NOT_COMPILED = (
     "vector_env.py",
     "render.py",
     "rollout.py",
-    "scenarios.py",
+    "rfc8867.py",
+    "scenario.py",
     "estimator.py",
 )
 

@@ -102,6 +102,36 @@ def test_a_bad_trace_ends_with_code_2_and_names_the_file(
     assert message in error
 
 
+def test_a_scenario_file_is_played_with_the_calls_that_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "".join(
+            f"[{name}]\ntrace = {{ time_s = [0], capacity_bps = [{rate}], end_s = {duration_s} }}\n"
+            f"call = {{ duration_s = {duration_s}, max_rate_bps = 4_000_000 }}\n"
+            for name, rate, duration_s in (("slow", 400_000, 6), ("fast", 3_000_000, 8))
+        )
+    )
+    out = tmp_path / "calls.csv"
+    command = ["--estimator", "gcc", "--scenarios", str(file), "--seeds", "2"]
+    assert main([*command, "--out", str(out)]) == 0
+    with out.open() as rows:
+        calls = list(csv.DictReader(rows))
+    assert [(row["network"], float(row["duration_s"])) for row in calls] == [
+        ("slow", 6.0),
+        ("slow", 6.0),
+        ("fast", 8.0),
+        ("fast", 8.0),
+    ]
+    assert all(float(row["mean_target_bps"]) < 4e5 for row in calls[:2])
+    assert all(float(row["mean_target_bps"]) > 4e5 for row in calls[2:])
+    printed = capsys.readouterr().out
+    assert "2 scenarios in" in printed
+    assert main([*command, "--networks", "3"]) == 2
+    assert "leave out --networks" in capsys.readouterr().err
+
+
 def test_an_existing_result_is_not_overwritten_without_saying_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bwe_env import scenarios
+from bwe_env import rfc8867
+from bwe_env.rfc8867 import RFC_8867, PublishedCase, published_case
 from bwe_env.rollout import CallSeries
-from bwe_env.scenarios import RFC_8867, Scenario, scenario
 from bwe_env.sim.step import STEP
-from experiments import suite
+from experiments import rfc8867_criteria, suite
 from experiments.evaluate import main
 
 INTERVAL_S = 0.1
@@ -53,14 +53,14 @@ def step(before: float, after: float, at_s: float) -> Callable[[np.ndarray], Any
     return lambda time_s: np.where(time_s > at_s + 1e-6, after, before)
 
 
-def measured(case: Scenario, call: CallSeries) -> dict[str, suite.Verdict]:
+def measured(case: PublishedCase, call: CallSeries) -> dict[str, suite.Verdict]:
     """Verdicts by the first words of their statements."""
     return {" ".join(v.criterion.statement.split()[:3]): v for v in suite.judge(case, [call])}
 
 
-def perfect(case: Scenario) -> CallSeries:
+def perfect(case: PublishedCase) -> CallSeries:
     """Every flow has its equal share of what can be used, from the first moment of a phase on."""
-    parts = suite.phases(case)
+    parts = rfc8867_criteria.phases(case)
 
     def rate(number: int) -> Callable[[np.ndarray], Any]:
         def rates(time_s: np.ndarray) -> np.ndarray:
@@ -85,31 +85,31 @@ def perfect(case: Scenario) -> CallSeries:
 def test_jain_index_is_one_for_equals_and_one_nth_for_a_tyrant(
     rates: list[float], index: float
 ) -> None:
-    assert suite.jain_index(rates) == pytest.approx(index)
+    assert rfc8867_criteria.jain_index(rates) == pytest.approx(index)
 
 
 def test_time_until_counts_from_the_change_to_the_first_whole_second_that_is_so() -> None:
     time_s = INTERVAL_S * np.arange(1, 201)
     is_so = (time_s > 12.0 + 1e-6) & (time_s <= 12.5 + 1e-6)  # half a second is too short
-    assert suite.time_until(time_s, is_so, 10.0, 20.0) == math.inf
+    assert rfc8867_criteria.time_until(time_s, is_so, 10.0, 20.0) == math.inf
     is_so |= time_s > 14.0 + 1e-6
-    assert suite.time_until(time_s, is_so, 10.0, 20.0) == pytest.approx(4.0)
-    assert suite.time_until(time_s, is_so, 15.0, 20.0) == pytest.approx(0.0)
-    assert suite.time_until(time_s, is_so, 10.0, 14.5) == math.inf
-    assert math.isnan(suite.time_until(time_s, is_so, 30.0, 40.0))
+    assert rfc8867_criteria.time_until(time_s, is_so, 10.0, 20.0) == pytest.approx(4.0)
+    assert rfc8867_criteria.time_until(time_s, is_so, 15.0, 20.0) == pytest.approx(0.0)
+    assert rfc8867_criteria.time_until(time_s, is_so, 10.0, 14.5) == math.inf
+    assert math.isnan(rfc8867_criteria.time_until(time_s, is_so, 30.0, 40.0))
 
 
 def test_variation_is_that_of_one_second_means() -> None:
     time_s = INTERVAL_S * np.arange(1, 401)
     jitter = np.where(np.arange(400) % 2 == 0, 0.5, 1.5)
-    assert suite.variation(time_s, jitter, 10.0, 40.0) == pytest.approx(0.0)
+    assert rfc8867_criteria.variation(time_s, jitter, 10.0, 40.0) == pytest.approx(0.0)
     seconds = np.repeat(np.where(np.arange(40) % 2 == 0, 0.8, 1.2), 10)
-    assert suite.variation(time_s, seconds, 10.0, 40.0) == pytest.approx(0.2)
+    assert rfc8867_criteria.variation(time_s, seconds, 10.0, 40.0) == pytest.approx(0.2)
 
 
 def test_a_value_that_is_unknown_never_meets_a_criterion() -> None:
     for at_least in (True, False):
-        criterion = suite.Criterion(
+        criterion = rfc8867_criteria.Criterion(
             statement="", bound=1.0, at_least=at_least, measure=lambda _: math.nan
         )
         assert criterion.is_met(1.0)
@@ -121,7 +121,7 @@ def test_a_value_that_is_unknown_never_meets_a_criterion() -> None:
 
 def test_phases_are_cut_at_capacities_starts_and_pauses() -> None:
     def told(name: str) -> list[tuple[float, float, float, int]]:
-        parts = suite.phases(scenario(name))
+        parts = rfc8867_criteria.phases(published_case(name))
         return [(p.from_s, p.until_s, p.usable_bps / 1e6, len(p.active)) for p in parts]
 
     assert told("rfc8867-5.1-50ms") == [
@@ -142,7 +142,7 @@ def test_phases_are_cut_at_capacities_starts_and_pauses() -> None:
     "name", ["5.1-50ms", "5.1-100ms", "5.2", "5.3", "5.4", "5.5", "5.8"], ids=lambda name: name
 )
 def test_equal_shares_of_everything_at_once_meet_every_criterion(name: str) -> None:
-    case = scenario(f"rfc8867-{name}")
+    case = published_case(f"rfc8867-{name}")
     verdicts = suite.judge(case, [perfect(case)], [perfect(case)])
     assert len(verdicts) >= 5
     assert all(v.is_met for v in verdicts), [
@@ -151,7 +151,7 @@ def test_equal_shares_of_everything_at_once_meet_every_criterion(name: str) -> N
 
 
 @pytest.mark.parametrize("case", RFC_8867, ids=lambda case: case.name)
-def test_silence_meets_neither_utilisation_nor_a_share(case: Scenario) -> None:
+def test_silence_meets_neither_utilisation_nor_a_share(case: PublishedCase) -> None:
     silent = [constant(0.0)] * case.num_flows
     call = series(case.call.duration_s, *silent, tcp=constant(2e6))
     verdicts = suite.judge(case, [call], [perfect(case)])
@@ -160,7 +160,7 @@ def test_silence_meets_neither_utilisation_nor_a_share(case: Scenario) -> None:
 
 
 def test_a_flow_that_is_late_and_then_shy_misses_what_it_should_and_nothing_else() -> None:
-    case = scenario("rfc8867-5.1-50ms")
+    case = published_case("rfc8867-5.1-50ms")
 
     def delay_ms(time_s: np.ndarray) -> np.ndarray:
         return np.where((time_s > 60.3) & (time_s < 64.05), 250.0, 20.0)
@@ -177,7 +177,7 @@ def test_a_flow_that_is_late_and_then_shy_misses_what_it_should_and_nothing_else
 
     late = suite.judge(case, [series(100.0, rate(0.9e6), delay_ms=delay_ms)])
     shy = suite.judge(case, [series(100.0, rate(0.7e6), delay_ms=delay_ms)])
-    used = suite.utilisation([]).statement
+    used = rfc8867_criteria.utilisation([]).statement
     assert [late[0].criterion.statement, shy[0].criterion.statement] == [used, used]
     # The middle ones are queue delay, loss and steadiness; the last two follow up and down.
     # In the phase of 2.5 Mbps, 0.95 of the usable 1.5 Mbps counts for the first 2 settled seconds.
@@ -192,11 +192,11 @@ def test_a_flow_that_is_late_and_then_shy_misses_what_it_should_and_nothing_else
 
 
 def test_queue_delay_and_loss_count_over_settled_parts_only() -> None:
-    case = scenario("rfc8867-5.1-50ms")
+    case = published_case("rfc8867-5.1-50ms")
     own = perfect(case).flow_rates_bps[0]
 
     def unsettled(time_s: np.ndarray) -> np.ndarray:
-        parts = suite.phases(case)
+        parts = rfc8867_criteria.phases(case)
         return np.array([any(p.from_s < t <= p.settled_s[0] + 1e-6 for p in parts) for t in time_s])
 
     for bad, met in ((unsettled, True), (lambda t: ~unsettled(t), False)):
@@ -212,7 +212,7 @@ def test_queue_delay_and_loss_count_over_settled_parts_only() -> None:
 
 
 def test_a_flow_that_stays_away_after_its_pause_never_resumes() -> None:
-    case = scenario("rfc8867-5.8")
+    case = published_case("rfc8867-5.8")
     others = [constant(1.2e6)] * 2
     for after_bps, resumed_s in ((1.0e6, 0.0), (0.3e6, math.inf)):
         own = step(1.1e6, after_bps, 60.0)
@@ -222,7 +222,7 @@ def test_a_flow_that_stays_away_after_its_pause_never_resumes() -> None:
 
 
 def test_beside_tcp_the_least_rate_is_the_rfcs_number_and_the_share_is_ours() -> None:
-    case = scenario("rfc8867-5.6-300ms")
+    case = published_case("rfc8867-5.6-300ms")
     starved = measured(case, series(120.0, constant(0.15e6), tcp=constant(1.85e6)))
     assert starved["every media flow"].criterion.source == "ours"
     verdicts = suite.judge(case, [series(120.0, constant(0.15e6), tcp=constant(1.85e6))])
@@ -233,7 +233,7 @@ def test_beside_tcp_the_least_rate_is_the_rfcs_number_and_the_share_is_ours() ->
 
 
 def test_the_median_call_decides() -> None:
-    case = scenario("rfc8867-5.6-300ms")
+    case = published_case("rfc8867-5.6-300ms")
     calls = [series(120.0, constant(bps), tcp=constant(1e6)) for bps in (0.1e6, 0.9e6, 1.0e6)]
     share = suite.judge(case, calls)[1]
     assert share.measured == pytest.approx(90.0)
@@ -243,16 +243,16 @@ def test_the_median_call_decides() -> None:
 # --- The command ----------------------------------------------------------------------------------
 
 
-def short(case: Scenario) -> Scenario:
+def short(case: PublishedCase) -> PublishedCase:
     """The first 30 s of a case."""
     return replace(case, call=replace(case.call, duration_s=30.0))
 
 
 @pytest.fixture
-def short_suite(monkeypatch: pytest.MonkeyPatch) -> tuple[Scenario, ...]:
+def short_suite(monkeypatch: pytest.MonkeyPatch) -> tuple[PublishedCase, ...]:
     names = ("rfc8867-5.1-50ms", "rfc8867-5.3", "rfc8867-5.4", "rfc8867-5.6-300ms")
-    cases = tuple(short(scenario(name)) for name in names)
-    monkeypatch.setitem(scenarios.SUITES, "rfc8867", cases)
+    cases = tuple(short(published_case(name)) for name in names)
+    monkeypatch.setitem(rfc8867.SUITES, "rfc8867", cases)
     return cases
 
 
@@ -261,7 +261,7 @@ def run(*argv: str) -> int:
 
 
 def test_the_command_prints_every_case_with_its_verdicts(
-    short_suite: tuple[Scenario, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short_suite: tuple[PublishedCase, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "suite.csv"
     assert run("--estimator", "gcc", "--out", str(out)) == 0
@@ -274,13 +274,13 @@ def test_the_command_prints_every_case_with_its_verdicts(
     assert "criteria met\n" in printed
     with out.open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["scenario"] for row in rows} == {case.name for case in short_suite}
+    assert {row["case"] for row in rows} == {case.name for case in short_suite}
     assert {row["call"] for row in rows} == {"0", "1"}
     assert {row["number"] for row in rows} == {"RFC", "ours"}
 
 
 def test_a_policy_that_meets_little_still_exits_with_0_and_is_told_about_its_rivals(
-    short_suite: tuple[Scenario, ...], capsys: pytest.CaptureFixture[str]
+    short_suite: tuple[PublishedCase, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--estimator", "constant:200000") == 0
     printed = capsys.readouterr().out
@@ -312,7 +312,7 @@ def test_wrong_input_ends_with_code_2_and_one_message(
 
 
 def test_a_controller_made_for_wider_rates_keeps_them_and_the_video_is_limited_instead() -> None:
-    wanted = scenario("rfc8867-5.8").call
+    wanted = published_case("rfc8867-5.8").call
     known = replace(wanted, min_rate_bps=30_000, start_rate_bps=300_000, max_rate_bps=6_000_000)
     call = suite.fit_call(wanted, known)
     assert (call.min_rate_bps, call.max_rate_bps) == (30_000, 6_000_000)

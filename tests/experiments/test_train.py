@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bwe_env import scenarios
+from bwe_env import rfc8867
 from bwe_env.errors import ConfigError
 from experiments import evaluate
 from experiments.run_directory import RunDirectory, write_json
@@ -101,9 +101,9 @@ def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_pat
 def test_a_trained_run_plays_a_suite_at_the_rates_it_learnt(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case = scenarios.scenario("rfc8867-5.4")
+    case = rfc8867.published_case("rfc8867-5.4")
     short = replace(case, call=replace(case.call, duration_s=30.0))
-    monkeypatch.setitem(scenarios.SUITES, "rfc8867", (short,))
+    monkeypatch.setitem(rfc8867.SUITES, "rfc8867", (short,))
     argv = ["--suite", "rfc8867", "--seeds", "1", "--num-threads", "1"]
     assert evaluate.main(["--estimator", str(finished_run), *argv]) == 0
     printed = capsys.readouterr().out

@@ -1,10 +1,10 @@
-"""Named scenarios: published test cases as networks and call settings.
+"""RFC 8867's test cases as scenarios: networks and call settings.
 
 `RFC_8867` holds the test cases of RFC 8867, "Test Cases for Evaluating Congestion Control for
 Interactive Real-Time Media", section 5, one entry per value where a case names several. Where a
-case is not played as written, `Scenario.departures` says how it differs.
+case is not played as written, `PublishedCase.departures` says how it differs.
 
->>> scenario("rfc8867-5.1-50ms").network.trace.capacity_at(50.0)
+>>> published_case("rfc8867-5.1-50ms").network.trace.capacity_at(50.0)
 2500000.0
 """
 
@@ -26,6 +26,7 @@ from bwe_env.config import (
 )
 from bwe_env.errors import unknown_name
 from bwe_env.network import Network
+from bwe_env.scenario import Scenario
 from bwe_env.trace import Trace
 from bwe_env.units import bps_to_mbps, mbps_to_bps, ms_to_s, s_to_ms, us_to_s
 
@@ -54,16 +55,12 @@ MEAN_IDLE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """A test case: what a call meets, and how it is set up."""
+class PublishedCase(Scenario):
+    """A case of a published document; its name is its network's, too."""
 
-    name: str
-    """unique, lower case; its network's name, too"""
     section: str
     """of the document that describes it"""
     title: str
-    network: Network
-    call: CallConfig
     backward: Network | None = None
     """carries media the other way, if any does (see `bwe_env.rollout.run_series`)"""
     media_start_s: float = 0.0
@@ -88,7 +85,7 @@ class Scenario:
         """Pairs of the time of the call, in seconds, and the capacity from then on, in bps."""
         return _steps(self.network)
 
-    def unimpaired(self) -> Scenario:
+    def unimpaired(self) -> PublishedCase:
         """The same with the capacity that the backward direction begins with, all along."""
         if self.backward is None:
             return self
@@ -193,10 +190,10 @@ def _network(
 # --- Section 5 ------------------------------------------------------------------------------------
 
 
-def _variable_capacity(delay_ms: float) -> Scenario:
+def _variable_capacity(delay_ms: float) -> PublishedCase:
     name = f"rfc8867-5.1-{delay_ms:g}ms"
     steps = ((0.0, 1.0), (40.0, 2.5), (60.0, 0.6), (80.0, 1.0))
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.1",
         title="Variable available capacity with a single flow",
@@ -205,10 +202,10 @@ def _variable_capacity(delay_ms: float) -> Scenario:
     )
 
 
-def _variable_capacity_shared() -> Scenario:
+def _variable_capacity_shared() -> PublishedCase:
     name = "rfc8867-5.2"
     steps = ((0.0, 4.0), (25.0, 2.0), (50.0, 3.5), (75.0, 1.0), (100.0, 2.0))
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.2",
         title="Variable available capacity with multiple flows",
@@ -217,11 +214,11 @@ def _variable_capacity_shared() -> Scenario:
     )
 
 
-def _congested_feedback() -> Scenario:
+def _congested_feedback() -> PublishedCase:
     name = "rfc8867-5.3"
     steps = ((0.0, 2.0), (20.0, 1.0), (40.0, 0.5), (60.0, 2.0))
     backward = ((0.0, 2.0), (35.0, 0.8), (70.0, 2.0))
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.3",
         title="Congested feedback link with bidirectional media flows",
@@ -235,9 +232,9 @@ def _congested_feedback() -> Scenario:
     )
 
 
-def _same_algorithm() -> Scenario:
+def _same_algorithm() -> PublishedCase:
     name = "rfc8867-5.4"
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.4",
         title="Competing media flows with the same congestion control",
@@ -246,11 +243,11 @@ def _same_algorithm() -> Scenario:
     )
 
 
-def _rtt_fairness() -> Scenario:
+def _rtt_fairness() -> PublishedCase:
     name = "rfc8867-5.5"
     delays_ms = (10.0, 25.0, 50.0, 100.0, 150.0)
     shortest_s = ms_to_s(delays_ms[0])
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.5",
         title="Round-trip time fairness",
@@ -272,10 +269,10 @@ _LATE_START_S = 5.0
 _AUDIO_FIRST = "before its video begins, the call's own flow sends its audio"
 
 
-def _long_tcp(queue_ms: float) -> Scenario:
+def _long_tcp(queue_ms: float) -> PublishedCase:
     name = f"rfc8867-5.6-{queue_ms:g}ms"
     tcp = TcpTraffic(algorithm="cubic", rtt_s=2.0 * PROPAGATION_DELAY_S)
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.6",
         title="Media flow competing with a long TCP flow",
@@ -286,7 +283,7 @@ def _long_tcp(queue_ms: float) -> Scenario:
     )
 
 
-def _short_tcp() -> Scenario:
+def _short_tcp() -> PublishedCase:
     name = "rfc8867-5.7"
     flows = [
         TcpTraffic(
@@ -299,7 +296,7 @@ def _short_tcp() -> Scenario:
         )
         for number in range(SHORT_FLOWS)
     ]
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.7",
         title="Media flows competing with short TCP flows",
@@ -317,9 +314,9 @@ def _short_tcp() -> Scenario:
     )
 
 
-def _pause() -> Scenario:
+def _pause() -> PublishedCase:
     name = "rfc8867-5.8"
-    return Scenario(
+    return PublishedCase(
         name=name,
         section="5.8",
         title="Media pause and resume",
@@ -347,8 +344,8 @@ RFC_8867 = (
 SUITES = {"rfc8867": RFC_8867}
 
 
-def suite(name: str) -> tuple[Scenario, ...]:
-    """The scenarios of a suite.
+def suite(name: str) -> tuple[PublishedCase, ...]:
+    """The cases of a suite.
 
     Raises:
         UnknownNameError: no such suite; the known ones are listed.
@@ -358,13 +355,13 @@ def suite(name: str) -> tuple[Scenario, ...]:
     return SUITES[name]
 
 
-def scenario(name: str) -> Scenario:
-    """The scenario called `name`.
+def published_case(name: str) -> PublishedCase:
+    """The case called `name`.
 
     Raises:
-        UnknownNameError: no such scenario; the known ones are listed.
+        UnknownNameError: no such case; the known ones are listed.
     """
     known = {entry.name: entry for entries in SUITES.values() for entry in entries}
     if name not in known:
-        raise unknown_name("scenario", name, known)
+        raise unknown_name("published case", name, known)
     return known[name]

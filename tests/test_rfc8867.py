@@ -1,4 +1,4 @@
-"""The parameters of RFC 8867, written down a second time, and what the scenarios make of them."""
+"""The parameters of RFC 8867, written down a second time, and what the cases make of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from bwe_env.config import TcpTraffic
 from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.rfc8867 import RFC_8867, SUITES, PublishedCase, published_case, suite
 from bwe_env.rollout import run_calls, run_series
-from bwe_env.scenarios import RFC_8867, SUITES, Scenario, scenario, suite
 
 #: Section: test duration, capacities in Mbps by their times, one-way delays in ms of each variant
 #: or of each flow, queues in ms, starts of the media flows in s.
@@ -28,7 +28,7 @@ TABLE = {
 each = pytest.mark.parametrize("case", RFC_8867, ids=lambda case: case.name)
 
 
-def delays_ms(case: Scenario) -> set[int]:
+def delays_ms(case: PublishedCase) -> set[int]:
     """One-way propagation delays of all flows of a case."""
     added = (0.0, *case.network.competing_added_delay_s)
     return {round(1e3 * (case.network.forward.propagation_delay_s + a)) for a in added}
@@ -41,7 +41,7 @@ def test_every_case_of_section_5_is_there_once_per_variant() -> None:
 
 
 @each
-def test_times_and_capacities_and_starts_are_those_of_the_rfc(case: Scenario) -> None:
+def test_times_and_capacities_and_starts_are_those_of_the_rfc(case: PublishedCase) -> None:
     duration_s, steps_mbps, _, _, starts_s = TABLE[case.section]
     assert case.call.duration_s == duration_s
     assert case.network.trace.duration_s == duration_s
@@ -57,7 +57,7 @@ def test_delays_and_queues_are_those_of_the_rfc(section: str) -> None:
 
 
 @each
-def test_media_and_path_are_those_of_section_4(case: Scenario) -> None:
+def test_media_and_path_are_those_of_section_4(case: PublishedCase) -> None:
     call, network = case.call, case.network
     assert (call.min_rate_bps, call.max_rate_bps) == (150_000, 1_500_000)
     assert call.start_rate_bps == 150_000
@@ -73,10 +73,10 @@ def test_media_and_path_are_those_of_section_4(case: Scenario) -> None:
 
 def test_tcp_flows_are_those_of_sections_5_6_and_5_7() -> None:
     for name in ("rfc8867-5.6-300ms", "rfc8867-5.6-1000ms"):
-        (long,) = scenario(name).network.cross_traffic
+        (long,) = published_case(name).network.cross_traffic
         assert isinstance(long, TcpTraffic)
         assert (long.rtt_s, long.start_s, long.max_file_bytes) == (0.1, 0.0, 0)
-    short = scenario("rfc8867-5.7").network.cross_traffic
+    short = published_case("rfc8867-5.7").network.cross_traffic
     assert len(short) == 10
     assert [flow.starts_idle for flow in short if isinstance(flow, TcpTraffic)].count(False) == 2
     for flow in short:
@@ -86,12 +86,12 @@ def test_tcp_flows_are_those_of_sections_5_6_and_5_7() -> None:
 
 
 def test_one_flow_of_section_5_8_pauses_from_40_to_60_s() -> None:
-    video = scenario("rfc8867-5.8").call.video
+    video = published_case("rfc8867-5.8").call.video
     assert (video.pause_from_s, video.pause_until_s) == (40.0, 60.0)
 
 
 def test_media_of_section_5_3_goes_both_ways_and_the_way_back_narrows_at_35_s() -> None:
-    case = scenario("rfc8867-5.3")
+    case = published_case("rfc8867-5.3")
     assert case.backward is not None
     trace = case.backward.trace
     assert [trace.capacity_at(at_s) / 1e6 for at_s in (0, 34, 35, 69, 70, 99)] == [
@@ -111,7 +111,7 @@ def test_media_of_section_5_3_goes_both_ways_and_the_way_back_narrows_at_35_s() 
 
 
 def test_feedback_waits_behind_media_of_the_other_direction_and_only_behind_that() -> None:
-    case = scenario("rfc8867-5.3")
+    case = published_case("rfc8867-5.3")
     series = [
         run_series(case.network, "gcc", backward=x.backward, call=case.call, seeds=(4,))[0]
         for x in (case, case.unimpaired())
@@ -127,7 +127,7 @@ def test_feedback_waits_behind_media_of_the_other_direction_and_only_behind_that
 
 
 def test_hand_overs_have_no_place_beside_a_backward_network() -> None:
-    case = scenario("rfc8867-5.3")
+    case = published_case("rfc8867-5.3")
     path = replace(case.network.reverse, delay_steps=((1.0, 0.1),))
     with pytest.raises(ConfigError, match="delay_steps has no place with backward"):
         run_series(
@@ -137,15 +137,15 @@ def test_hand_overs_have_no_place_beside_a_backward_network() -> None:
 
 def test_names_are_found_and_unknown_ones_get_the_known() -> None:
     assert suite("rfc8867") is RFC_8867
-    assert all(scenario(case.name) is case for cases in SUITES.values() for case in cases)
+    assert all(published_case(case.name) is case for cases in SUITES.values() for case in cases)
     with pytest.raises(UnknownNameError, match="unknown suite 'rfc8868'.*Known: rfc8867"):
         suite("rfc8868")
     with pytest.raises(UnknownNameError, match="Did you mean 'rfc8867-5.4'"):
-        scenario("rfc8867-5.44")
+        published_case("rfc8867-5.44")
 
 
 def test_a_series_adds_up_to_the_table_of_the_same_calls() -> None:
-    case = scenario("rfc8867-5.2")
+    case = published_case("rfc8867-5.2")
     table = run_calls([case.network], "gcc", call=case.call, seeds=(0, 1))
     series = run_series(case.network, "gcc", call=case.call, seeds=(0, 1))
     for call, receive_bps, others_bps in zip(
@@ -159,7 +159,7 @@ def test_a_series_adds_up_to_the_table_of_the_same_calls() -> None:
 
 
 def test_short_tcp_flows_come_before_media_and_all_get_through() -> None:
-    case = scenario("rfc8867-5.7")
+    case = published_case("rfc8867-5.7")
     (call,) = run_series(case.network, "gcc", call=case.call, seeds=(0,))
     before = call.time_s <= case.media_start_s
     # Audio alone: 50 packets a second of 50 bytes and 40 of headers.
