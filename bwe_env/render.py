@@ -34,6 +34,8 @@ TIMELINE_COLUMNS: tuple[str, ...] = (
     "queue_delay_ms",
     "queue_loss_ratio",
     "random_loss_ratio",
+    "aqm_loss_ratio",
+    "policer_loss_ratio",
     "frozen_ratio",
     "video_mos",
     "call_score",
@@ -60,9 +62,19 @@ _RECEIVED: RGB = (0, 158, 115)
 _DELAY: RGB = (86, 92, 120)
 _DELAY_FILL: RGB = (214, 217, 230)
 _QUEUE_LOSS: RGB = (213, 94, 0)
+_AQM_LOSS: RGB = (128, 72, 20)
+_POLICER_LOSS: RGB = (96, 96, 96)
 _RANDOM_LOSS: RGB = (190, 80, 150)
 _FROZEN: RGB = (226, 59, 59)
 _FROZEN_OPACITY = 0.32
+
+#: Causes of loss from the bottom of the panel to the top: column, colour, label.
+_LOSSES: tuple[tuple[str, RGB, str], ...] = (
+    ("queue_loss_ratio", _QUEUE_LOSS, "queue loss"),
+    ("aqm_loss_ratio", _AQM_LOSS, "AQM"),
+    ("policer_loss_ratio", _POLICER_LOSS, "policer"),
+    ("random_loss_ratio", _RANDOM_LOSS, "random"),
+)
 
 _SUPERSAMPLING = 2
 #: A steep stroke reaches into the neighbouring columns; so many are stroked again after a new one.
@@ -151,13 +163,15 @@ def ansi(row: Mapping[str, float]) -> str:
         row: keys as in `TIMELINE_COLUMNS`.
     """
     frozen = f"FROZEN {100 * row['frozen_ratio']:3.0f} %" if row["frozen_ratio"] > 0 else ""
+    # On one line all that the sender can help: a full queue, an AQM, a policer.
+    congestion_loss = sum(row[name] for name, _, _ in _LOSSES if name != "random_loss_ratio")
     return (
         f"{row['time_s']:7.1f} s"
         f" | capacity {bps_to_mbps(row['capacity_bps']):6.2f}"
         f" target {bps_to_mbps(row['target_rate_bps']):6.2f}"
         f" received {bps_to_mbps(row['receive_rate_bps']):6.2f} Mbps"
         f" | queue {row['queue_delay_ms']:5.0f} ms"
-        f" | loss {100 * row['queue_loss_ratio']:5.1f} % queue"
+        f" | loss {100 * congestion_loss:5.1f} % congestion"
         f" {100 * row['random_loss_ratio']:5.1f} % random"
         f" | video {row['video_mos']:4.2f} MOS"
         f" | reward {row['reward']:+.4f}"
@@ -228,7 +242,7 @@ def _needed(timeline: Timeline, start: int) -> _Scales:
         _highest(columns["capacity_bps"], start, timeline.max_rate_bps),
         *(_highest(columns[name], start) for name, _, _ in _RATE_LINES),
     )
-    causes = (columns["queue_loss_ratio"][start:], columns["random_loss_ratio"][start:])
+    causes = [columns[name][start:] for name, _, _ in _LOSSES]
     time_s = timeline.duration_s
     if timeline.end_s > time_s * (1.0 + 1e-9):
         end_s = timeline.end_s
@@ -239,7 +253,7 @@ def _needed(timeline: Timeline, start: int) -> _Scales:
         rate_bps=_ceiling(1.04 * rate_bps, 100e3),
         delay_ms=_ceiling(1.04 * _highest(columns["queue_delay_ms"], start), 100.0),
         loss_ratio=min(
-            1.0, _ceiling(_highest([sum(pair) for pair in zip(*causes, strict=True)], 0), 0.05)
+            1.0, _ceiling(_highest([sum(row) for row in zip(*causes, strict=True)], 0), 0.05)
         ),
     )
 
@@ -404,8 +418,7 @@ class _Canvas:
             ("target", _TARGET, 1),
             ("GCC target", _GCC_TARGET, 1),
             ("received", _RECEIVED, 1),
-            ("queue loss", _QUEUE_LOSS, half),
-            ("random loss", _RANDOM_LOSS, half),
+            *((label, colour, half) for _, colour, label in _LOSSES),
             ("frozen", frozen, half),
         )
         for label, colour, reach in entries:
@@ -513,8 +526,7 @@ class _Canvas:
     ) -> None:
         assert self._scales is not None
         panel, base = self._loss, self._loss.bottom
-        causes = (("queue_loss_ratio", _QUEUE_LOSS), ("random_loss_ratio", _RANDOM_LOSS))
-        for name, colour in causes:
+        for name, colour, _ in _LOSSES:
             ratio = columns[name][step]
             if ratio > 0.0:
                 share = ratio / self._scales.loss_ratio

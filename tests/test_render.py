@@ -31,6 +31,8 @@ def step_row(step: int, **changes: float) -> dict[str, float]:
         "queue_delay_ms": max(0.0, 120 * math.sin(step / 7)),
         "queue_loss_ratio": 0.0,
         "random_loss_ratio": 0.0,
+        "aqm_loss_ratio": 0.0,
+        "policer_loss_ratio": 0.0,
         "frozen_ratio": 0.0,
         "video_mos": 3.9,
         "call_score": 3.7,
@@ -155,14 +157,16 @@ def test_a_shorter_freeze_is_a_paler_red() -> None:
 
 
 def test_losses_are_coloured_by_their_cause() -> None:
-    orange, purple = (213, 94, 0), (190, 80, 150)
-    clear, queue, random = (
-        plots(rgb_array(timeline_of([step_row(i, **{name: 0.04}) for i in range(50)])))
-        for name in ("reward", "queue_loss_ratio", "random_loss_ratio")
-    )
-    assert pixels_of(clear, orange) == pixels_of(clear, purple) == 0
-    assert pixels_of(queue, orange) > 0 == pixels_of(queue, purple)
-    assert pixels_of(random, purple) > 0 == pixels_of(random, orange)
+    colours = {
+        "queue_loss_ratio": (213, 94, 0),
+        "aqm_loss_ratio": (128, 72, 20),
+        "policer_loss_ratio": (96, 96, 96),
+        "random_loss_ratio": (190, 80, 150),
+    }
+    for name in ("reward", *colours):
+        picture = plots(rgb_array(timeline_of([step_row(i, **{name: 0.04}) for i in range(50)])))
+        for cause, colour in colours.items():
+            assert (pixels_of(picture, colour) > 0) == (cause == name)
 
 
 def test_a_single_small_loss_leaves_a_visible_tick() -> None:
@@ -182,6 +186,8 @@ def test_a_single_small_loss_leaves_a_visible_tick() -> None:
         "queue_delay_ms",
         "queue_loss_ratio",
         "random_loss_ratio",
+        "aqm_loss_ratio",
+        "policer_loss_ratio",
         "frozen_ratio",
         "video_mos",
         "call_score",
@@ -246,7 +252,15 @@ def test_ansi_is_one_line_with_every_figure_in_its_unit() -> None:
     row = step_row(11, queue_loss_ratio=0.031, random_loss_ratio=0.2, queue_delay_ms=47.4)
     line = ansi(row)
     assert "\n" not in line
-    for part in ("1.2 s", "1.00", "0.85 Mbps", "47 ms", "3.1 % queue", "20.0 % random", "3.90 MOS"):
+    for part in (
+        "1.2 s",
+        "1.00",
+        "0.85 Mbps",
+        "47 ms",
+        "3.1 % congestion",
+        "20.0 % random",
+        "3.90 MOS",
+    ):
         assert part in line
     assert "FROZEN" not in line
     assert "FROZEN  50 %" in ansi(row | {"frozen_ratio": 0.5})
