@@ -10,9 +10,11 @@ import dataclasses
 import itertools
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from bwe_env.errors import ConfigError, unknown_name
 
@@ -21,6 +23,10 @@ MTU_BYTES = 1200
 
 #: Steps of one direction's propagation delay in a call (ours).
 MAX_DELAY_STEPS = 16
+
+#: Packets after which a replayed loss begins again: most of a call at 2 Mbps. Each path of a call
+#: keeps them as bits, 2 KiB (ours).
+MAX_REPLAY_PACKETS = 1 << 14
 
 #: Sources of cross traffic, and competing calls, of one network (ours).
 MAX_SOURCES = 16
@@ -240,7 +246,7 @@ class FeedbackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Packet loss that is not the bottleneck's queue: i.i.d. or Gilbert-Elliott.
+    """Packet loss that is not the bottleneck's queue: i.i.d., Gilbert-Elliott, or replayed.
 
     The chain steps once per packet; it has left the bad state after ``1 / bad_to_good`` packets on
     average. With ``good_to_bad = 0`` only `good_loss` acts, which is i.i.d. loss.
@@ -258,6 +264,10 @@ class LossConfig:
     """time of the call from which on packets are lost"""
     until_s: float = 0.0
     """time of the call at which that ends; 0 for never"""
+    replay: tuple[bool, ...] = ()
+    """whether each packet is lost, one after the other and then from the start again, instead of
+    the chain; true or 1 is lost (`bwe_env.trace.read_losses` reads them from a file). All that the
+    path is offered counts: consent checks, and what comes before `from_s` or after `until_s`"""
 
     def __post_init__(self) -> None:
         for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
@@ -272,10 +282,37 @@ class LossConfig:
             self.good_to_bad == 0.0 or self.bad_to_good > 0.0,
             "loss.bad_to_good=0 with good_to_bad > 0 never recovers; give a probability above 0.",
         )
+        self._check_replay()
+
+    def _check_replay(self) -> None:
+        if isinstance(self.replay, str | bytes | Mapping) or not isinstance(self.replay, Iterable):
+            raise ConfigError(
+                f"loss.replay={self.replay!r} must be a sequence of 0 (arrives) and 1 (lost)."
+            )
+        replay = tuple(self.replay)
+        _require(
+            len(replay) <= MAX_REPLAY_PACKETS,
+            f"loss.replay has {len(replay)} packets; at most {MAX_REPLAY_PACKETS}: cut it.",
+        )
+        for packet, is_lost in enumerate(replay):
+            # An array's own numbers compare equal to these, too; text and None do not.
+            _require(
+                np.ndim(is_lost) == 0 and is_lost in (0, 1),
+                f"loss.replay: packet {packet} is {is_lost!r}; each must be 0 (arrives) or 1 "
+                "(lost).",
+            )
+        _require(
+            not replay or (self.good_loss == 0.0 and self.good_to_bad == 0.0),
+            f"loss.replay and a chain (good_loss={self.good_loss}, good_to_bad={self.good_to_bad}) "
+            "are two models of one loss; leave one of them out.",
+        )
+        object.__setattr__(self, "replay", tuple(bool(is_lost) for is_lost in replay))
 
     @property
     def mean_loss_ratio(self) -> float:
         """Long-run share of packets lost, while any are."""
+        if self.replay:
+            return sum(self.replay) / len(self.replay)
         if self.good_to_bad == 0.0:
             return self.good_loss
         bad = self.good_to_bad / (self.good_to_bad + self.bad_to_good)

@@ -12,8 +12,10 @@ The tables `link`, `forward`, `reverse`, `relay` and `call` hold the options of 
 `bwe_env.config`, nested as there; what is left out keeps its default. A trace is given by points,
 or as the `file` of a CSV beside the scenario file. `cross_traffic` is a list of tables, each with
 the options of `OnOffTraffic` or `TcpTraffic` and with `kind = "on_off"` or `"tcp"`;
-`competing_calls`, `competing_start_s` and `competing_added_delay_s` are those of `Network`. What is
-wrong is said with file, scenario, key, value and what is allowed; nothing is corrected in silence.
+`competing_calls`, `competing_start_s` and `competing_added_delay_s` are those of `Network`. A
+`replay` of losses is 0 and 1 in a list, or the name of a file beside the scenario file
+(``loss = { replay = "losses.txt" }``). What is wrong is said with file, scenario, key, value and what
+is allowed; nothing is corrected in silence.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from bwe_env.config import (
 )
 from bwe_env.errors import ConfigError, UnknownNameError, unknown_name
 from bwe_env.network import Network
-from bwe_env.trace.readers import read_csv
+from bwe_env.trace.readers import read_csv, read_losses
 from bwe_env.trace.trace import Trace
 
 T = TypeVar("T")
@@ -130,6 +132,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _scenario(name: str, table: Any, path: Path) -> Scenario:
     where = f"{path}: scenario {name!r}"
     _check_keys(table, _KEYS, where)
+    table = _with_losses(table, path.parent)
     call = _config(CallConfig, table.get("call", {}), f"{where}, call")
     trace, repeats = _trace(name, table.get("trace"), path, f"{where}, trace")
     start_s = _number(table.get("start_s", 0.0), "start_s", where)
@@ -193,6 +196,18 @@ def _cross_traffic(tables: Any, where: str) -> tuple[OnOffTraffic | TcpTraffic, 
         options = {key: value for key, value in table.items() if key != "kind"}
         sources.append(_config(_TRAFFIC[table["kind"]], options, place))
     return tuple(sources)
+
+
+def _with_losses(table: Any, folder: Path) -> Any:
+    """The same table with what the files hold that its replays of losses name."""
+    if not isinstance(table, Mapping):
+        return table
+    return {
+        key: read_losses(folder / value)
+        if key == "replay" and isinstance(value, str)
+        else _with_losses(value, folder)
+        for key, value in table.items()
+    }
 
 
 def _trace(name: str, table: Any, path: Path, where: str) -> tuple[Trace, bool]:

@@ -99,6 +99,20 @@ def test_impossible_others_are_told_with_place_key_value_and_range(
     assert told in str(error.value)
 
 
+def test_losses_are_replayed_from_a_list_or_from_a_file_beside_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "losses.txt").write_text("# measured\n0010\n1 0\n")
+    file = write(
+        tmp_path,
+        forward={"loss": {"replay": [0, 1]}},
+        relay={"reverse": {"loss": {"replay": "losses.txt", "from_s": 5}}},
+    )
+    network = read_scenario(file, "it").network
+    assert network.forward.loss == LossConfig(replay=(False, True))
+    assert network.relay is not None
+    expected = LossConfig(replay=(False, False, True, False, True, False), from_s=5)
+    assert network.relay.reverse.loss == expected
+
+
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     as_json = write(tmp_path, call={"duration_s": 20})
     as_toml = tmp_path / "scenarios.toml"
@@ -151,6 +165,12 @@ def test_the_shipped_scenarios_can_be_played() -> None:
             ConfigError,
             "it', forward: loss.good_loss=1.5 must be a finite number between 0 and 1",
         ),
+        (
+            {"relay": {"forward": {"loss": {"replay": [0, 1, 3]}}}},
+            ConfigError,
+            "it', relay: loss.replay: packet 2 is 3; each must be 0 (arrives) or 1 (lost)",
+        ),
+        ({"forward": {"loss": {"replay": "none.txt"}}}, TraceFormatError, "none.txt: no such file"),
         (
             {"relay": {"reverse": {"loss": {"bad_loss": -0.1}}}},
             ConfigError,

@@ -53,6 +53,7 @@ from bwe_env.sim.events import (
 from bwe_env.sim.fec import fec_reset
 from bwe_env.sim.flow import CONTROLLER_GCC, FLOW
 from bwe_env.sim.link import QUEUE_ENTRY, link_reset
+from bwe_env.sim.loss import loss_copy
 from bwe_env.sim.monitor import monitor_reset
 from bwe_env.sim.pacer import pacer_reset
 from bwe_env.sim.packet import FATE_DELIVERED, PACKET
@@ -102,10 +103,7 @@ def _copy_path(target: Record, source: Record) -> None:
     for step in range(source.delay.num_steps):
         target.delay.step_from_us[step] = source.delay.step_from_us[step]
         target.delay.step_added_us[step] = source.delay.step_added_us[step]
-    target.loss.good_loss = source.loss.good_loss
-    target.loss.bad_loss = source.loss.bad_loss
-    target.loss.good_to_bad = source.loss.good_to_bad
-    target.loss.bad_to_good = source.loss.bad_to_good
+    loss_copy(target.loss, source.loss)
     target.loss_from_us = source.loss_from_us
     target.loss_until_us = source.loss_until_us
     target.outage.from_us = source.outage.from_us

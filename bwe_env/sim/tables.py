@@ -85,6 +85,9 @@ def _fill_path(row: Any, path: PathConfig) -> None:
     row["delay"]["jitter_distribution"] = _JITTER_IDS[path.jitter.distribution]
     for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
         row["loss"][name] = getattr(path.loss, name)
+    bits = np.packbits(np.array(path.loss.replay, dtype=bool), bitorder="little")
+    row["loss"]["replay_packets"] = len(path.loss.replay)
+    row["loss"]["replay_bits"][: len(bits)] = bits
     row["loss_from_us"] = s_to_us(path.loss.from_s)
     row["loss_until_us"] = _end_us(path.loss.until_s)
     row["delay"]["num_steps"] = len(path.delay_steps)

@@ -5,7 +5,7 @@ from bwe_env.trace.bank import TraceBank, build_bank
 from bwe_env.trace.catalog import SPLITS, networks, real_networks
 from bwe_env.trace.generators import constant, square, step
 from bwe_env.trace.paths import draw_network
-from bwe_env.trace.readers import read_csv, read_directory, read_mahimahi
+from bwe_env.trace.readers import read_csv, read_directory, read_losses, read_mahimahi
 from bwe_env.trace.trace import NETWORK_TYPES, Trace
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "read_alphartc",
     "read_csv",
     "read_directory",
+    "read_losses",
     "read_mahimahi",
     "real_networks",
     "square",

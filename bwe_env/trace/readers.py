@@ -192,6 +192,31 @@ def _check_sha256(file: Path, where: str, expected: object) -> None:
         )
 
 
+def read_losses(path: str | Path) -> tuple[bool, ...]:
+    """Recorded losses for `LossConfig.replay`: 1 for each packet that was lost, 0 for the others.
+
+    The digits may stand together, apart, or one on each line; a line that begins with # is a note.
+
+    Raises:
+        TraceFormatError: anything else is in the file, or nothing is.
+    """
+    path = Path(path)
+    losses: list[bool] = []
+    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.startswith("#"):
+            continue
+        for digit in "".join(line.split()):
+            if digit not in "01":
+                raise TraceFormatError(
+                    f"{path}:{line_number}: {digit!r} is neither 0 (the packet arrives) nor 1 (it "
+                    "is lost); mend the line, or begin it with # if it is a note."
+                )
+            losses.append(digit == "1")
+    if not losses:
+        raise TraceFormatError(f"{path}: no packet in it; expected a 0 or a 1 for each.")
+    return tuple(losses)
+
+
 def read_mahimahi(
     path: str | Path, *, network_type: str, name: str | None = None, bin_s: float = 0.1
 ) -> Trace:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bwe_env.config import LossConfig
-from bwe_env.sim.loss import LOSS, loss_reset, loss_strikes
+from bwe_env.config import MAX_REPLAY_PACKETS, LossConfig, PathConfig, from_mapping
+from bwe_env.network import Network
+from bwe_env.sim.loss import loss_reset, loss_strikes
+from bwe_env.sim.tables import build_networks
+from bwe_env.trace import constant
 
 #: Four standard deviations: a correct chain fails one such test in 16,000.
 SIGMAS = 4.0
 
 
 def record_of(config: LossConfig) -> Any:
-    row = np.zeros(1, LOSS)[0]
-    for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
-        row[name] = getattr(config, name)
+    rows, _ = build_networks([Network(trace=constant(1e6), forward=PathConfig(loss=config))])
+    row = rows[0]["forward"]["loss"].copy()
     loss_reset(row)
     return row
 
@@ -84,3 +88,26 @@ def test_the_fate_of_a_packet_depends_on_its_number_its_key_and_its_stream_alone
     assert np.array_equal(lost[:500], losses(config, 500))
     assert not np.array_equal(lost, losses(config, 2_000, key=6))
     assert not np.array_equal(lost, losses(config, 2_000, stream=2))
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 61, MAX_REPLAY_PACKETS])
+def test_a_replayed_packet_is_lost_if_and_only_if_its_place_in_the_sequence_says_so(
+    length: int,
+) -> None:
+    sequence = np.random.default_rng(length).random(length) < 0.3
+    config = LossConfig(replay=sequence.tolist())
+    count = 2 * length + 5
+    lost = losses(config, count)
+    assert lost.tolist() == np.resize(sequence, count).tolist()  # repeated
+    # No chance is in it: another call meets the same.
+    assert losses(config, count, key=6, stream=2).tolist() == lost.tolist()
+    assert config.mean_loss_ratio == sequence.mean()
+
+
+def test_a_replay_may_be_an_array_a_list_or_a_tuple_of_truths_or_numbers() -> None:
+    expected = LossConfig(replay=(False, True, True))
+    assert LossConfig(replay=np.array([0, 1, 1])) == expected  # type: ignore[arg-type]
+    assert LossConfig(replay=np.array([0.0, 1.0, 1.0])) == expected  # type: ignore[arg-type]
+    assert LossConfig(replay=[False, True, True]) == expected  # type: ignore[arg-type]
+    assert from_mapping(LossConfig, json.loads(json.dumps(asdict(expected)))) == expected
+    assert hash(LossConfig(replay=(0, 1, 1))) == hash(expected)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from bwe_env.config import (
     CallConfig,
     JitterConfig,
+    LinkConfig,
     LossConfig,
     OutageConfig,
     PathConfig,
@@ -17,7 +18,7 @@ from bwe_env.config import (
 )
 from bwe_env.network import Network
 from bwe_env.rollout import run_calls
-from bwe_env.sim.packet import FATE_DELIVERED, FATE_RANDOM_LOSS
+from bwe_env.sim.packet import FATE_DELIVERED, FATE_PENDING, FATE_RANDOM_LOSS
 from bwe_env.trace import constant
 from tests.sim.calls import OneCall
 
@@ -68,6 +69,25 @@ def test_losses_behind_the_relay_are_random_losses_at_its_rate(loss_before_queue
     lost = (fates == FATE_RANDOM_LOSS).sum()
     count = lost + (fates == FATE_DELIVERED).sum()
     assert lost / count == pytest.approx(0.04, abs=4 * (0.04 * 0.96 / count) ** 0.5)
+
+
+@pytest.mark.parametrize("loss_before_queue", [False, True])
+@pytest.mark.parametrize("behind_relay", [False, True])
+def test_a_call_loses_the_packets_that_a_replay_names_as_random_losses(
+    loss_before_queue: bool, behind_relay: bool
+) -> None:
+    sequence = np.random.default_rng(3).random(61) < 0.1
+    lossy = PathConfig(loss=LossConfig(replay=tuple(sequence.tolist())))
+    network = through(lossy) if behind_relay else replace(through(), forward=lossy, relay=None)
+    link = LinkConfig(queue_limit_s=5.0, loss_before_queue=loss_before_queue)
+    call = OneCall(replace(network, link=link), CallConfig(consent_interval_s=0.0))
+    call.run_until(20.0)
+    fates = call.packets["fate"]
+    known = int(np.argmax(fates == FATE_PENDING))  # the first that is still under way
+    assert known > 1_000
+    expected = np.where(np.resize(sequence, known), FATE_RANDOM_LOSS, FATE_DELIVERED)
+    assert fates[:known].tolist() == expected.tolist()
+    assert call.flow.totals.fate_packets[FATE_RANDOM_LOSS] == (fates == FATE_RANDOM_LOSS).sum()
 
 
 def test_messages_lost_behind_the_relay_do_not_arrive() -> None:

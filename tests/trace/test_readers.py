@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bwe_env.errors import TraceFormatError, UnknownNameError
-from bwe_env.trace import Trace, read_csv, read_directory, read_mahimahi
+from bwe_env.trace import Trace, read_csv, read_directory, read_losses, read_mahimahi
 
 CSV = "time_s,capacity_bps\n0.000,120000\n0.100,2640000\n0.350,0\n"
 
@@ -205,6 +205,29 @@ def test_two_traces_of_one_name_are_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, [entry(tmp_path), entry(tmp_path)])
     with pytest.raises(TraceFormatError, match=r"manifest\.json: two traces are called 'a'; give"):
         read_directory(tmp_path)
+
+
+# --- Losses ---
+
+
+def test_losses_may_stand_together_or_apart_with_notes_between_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "# a call\n0100\n\n1 0\r\n# 1111\n1\n", "losses")
+    assert read_losses(path) == (False, True, False, False, True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("010\n0 2\n", r":2: '2' is neither 0 \(the packet arrives\) nor 1 \(it is lost\)"),
+        ("0.5\n", r":1: '\.' is neither"),
+        ("# nothing\n", "no packet in it; expected a 0 or a 1 for each"),
+    ],
+)
+def test_anything_but_losses_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(TraceFormatError, match=message):
+        read_losses(write(tmp_path, text, "losses"))
 
 
 # --- Mahimahi ---
