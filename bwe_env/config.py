@@ -478,8 +478,11 @@ class LinkConfig:
     """a packet that has waited longer is dropped when its turn comes (the discard timer of a radio
     buffer, discardTimer of 3GPP TS 38.323); 0 for none. Such drops count as the queue's"""
     grant_interval_s: float = 0.0
-    """what has been served goes on only at multiples of this time: an LTE grant (5 to 20 ms), a
-    WiFi aggregate; 0 for at once. It delays, and takes no capacity away"""
+    """what has been served goes on in bursts, at multiples of this time: an LTE grant (5 to 20 ms),
+    a WiFi aggregate; 0 for at once. It delays, and takes no capacity away"""
+    grant_spread: float = 0.0
+    """each grant comes later by a uniform share of the interval, up to this: 0 for a schedule, 1
+    for turns that are contended for, whose distances go from 0 to twice the interval"""
 
     def __post_init__(self) -> None:
         if self.policer_rate_bps != 0.0:
@@ -488,6 +491,12 @@ class LinkConfig:
         if self.max_wait_s != 0.0:
             _require_range("max_wait_s", self.max_wait_s, 0.001, 60.0, "s, or 0")
         _require_range("grant_interval_s", self.grant_interval_s, 0.0, 1.0, "s")
+        _require_range("grant_spread", self.grant_spread, 0.0, 1.0, "(a share of the interval)")
+        _require(
+            self.grant_spread == 0.0 or self.grant_interval_s > 0.0,
+            f"grant_spread={self.grant_spread} spreads grants that grant_interval_s=0 does not "
+            "give.",
+        )
         _require_range("queue_limit_s", self.queue_limit_s, 0.001, 60.0, "s")
         _require_range("queue_limit_bytes", self.queue_limit_bytes, 0, 1e9, "bytes")
         _require(

@@ -50,6 +50,7 @@ NETWORK = record(
         ("policer_burst_bytes", "f8"),
         ("max_wait_us", "i8"),
         ("grant_interval_us", "i8"),
+        ("grant_spread", "f8"),
         ("competing_calls", "i8"),
         ("competing_start_us", "i8", (MAX_COMPETING_CALLS,)),
         ("competing_added_us", "i8", (MAX_COMPETING_CALLS,)),  # to the delay of either direction

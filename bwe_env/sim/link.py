@@ -28,6 +28,7 @@ from bwe_env.sim.queue_discipline import (
     pie_on_served,
     pie_run,
 )
+from bwe_env.sim.rng import STREAM_GRANTS, uniform
 
 #: A queue given as time at the present capacity never shrinks below two full packets, so that an
 #: outage fills the buffer instead of abolishing it (ours).
@@ -53,6 +54,7 @@ LINK = record(
         ("tail", "i8"),
         ("max_entries", "i8"),  # packets that the queue may hold
         ("grant_interval_us", "i8"),  # what was served goes on at multiples of this; 0: at once
+        ("grant_spread", "f8"),  # of the interval, by which each grant is late at most
         ("loss_before_queue", "i1"),
         ("is_plain", "i1"),  # 1: drop-tail and nothing of what follows
         ("drops_at_head", "i1"),  # 1: the head is asked for before it is served
@@ -225,11 +227,25 @@ def link_drops_head(link: Record, segments: np.ndarray, queue: np.ndarray, now_u
 
 
 @kernel
+def _grant_us(link: Record, number: int) -> int:
+    """When a grant comes; a function of its number alone, and never before the one before it."""
+    grant_us = number * link.grant_interval_us
+    if link.grant_spread > 0.0:
+        share = link.grant_spread * uniform(link.discipline.key, STREAM_GRANTS, number)
+        grant_us += int(share * link.grant_interval_us)
+    return int(grant_us)
+
+
+@kernel
 def link_release_us(link: Record, served_us: int) -> int:
     """When the radio sends on what has been served by `served_us`: at its next grant."""
     if link.grant_interval_us == 0:
         return served_us
-    return int(-(-served_us // link.grant_interval_us) * link.grant_interval_us)
+    number = served_us // link.grant_interval_us
+    grant_us = _grant_us(link, number)
+    if grant_us >= served_us:
+        return grant_us
+    return _grant_us(link, number + 1)
 
 
 @kernel

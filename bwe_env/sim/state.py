@@ -90,6 +90,7 @@ def copy_link(link: Record, row: Record) -> None:
     link.policer.burst_bytes = row.policer_burst_bytes
     link.max_wait_us = row.max_wait_us
     link.grant_interval_us = row.grant_interval_us
+    link.grant_spread = row.grant_spread
 
 
 @kernel

@@ -137,6 +137,7 @@ def build_networks(networks: Sequence[Network]) -> tuple[NDArray[Any], NDArray[A
         row["policer_burst_bytes"] = network.link.policer_burst_bytes
         row["max_wait_us"] = s_to_us(network.link.max_wait_s)
         row["grant_interval_us"] = s_to_us(network.link.grant_interval_s)
+        row["grant_spread"] = network.link.grant_spread
         row["competing_calls"] = network.competing_calls
         for name, values in (
             ("competing_start_us", network.competing_start_s),

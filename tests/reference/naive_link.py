@@ -1,7 +1,7 @@
 """The bottleneck and the path behind it, slow and in plain Python, written from their definitions.
 
 No event loop, no ring, no cursor, no floating-point time: a list of offers goes in, a list of
-outcomes comes out. Everything follows from four sentences.
+outcomes comes out. Everything follows from five sentences.
 
 - *Capacity.* Bits served over a span are the integral of a periodic, piecewise-constant capacity
   over it, here in exact fractions.
@@ -11,10 +11,12 @@ outcomes comes out. Everything follows from four sentences.
 - *Droptail.* A packet is refused when it and everything that has not left yet, the packet in
   service included, would exceed the limit: a number of bytes, or a time at the present capacity
   (of which at least 3000 bytes are always granted).
-- *Path.* Random loss steps a Gilbert-Elliott chain once per packet: once per packet offered where
-  the loss is before the queue, once per packet that leaves where it is behind it. What survives
-  travels for the propagation delay and its jitter, in whole microseconds, and waits for what
-  travels before it.
+- *Grants.* What has been served waits for the next grant: number n comes after n intervals and a
+  random share of one more.
+- *Path.* Random loss steps a Gilbert-Elliott chain, or along a list, once per packet: once per
+  packet offered where the loss is before the queue, once per packet that leaves where it is behind
+  it. What survives travels for the propagation delay and its jitter, in whole microseconds, and
+  waits for what travels before it.
 
 Only the random numbers are the simulator's own (`bwe_env.sim.rng.uniform`): they are an input.
 """
@@ -30,8 +32,9 @@ from typing import Literal
 
 import numpy as np
 
+from bwe_env.config import LinkConfig
 from bwe_env.network import Network
-from bwe_env.sim.rng import STREAM_FORWARD_JITTER, STREAM_FORWARD_LOSS, uniform
+from bwe_env.sim.rng import STREAM_FORWARD_JITTER, STREAM_FORWARD_LOSS, STREAM_GRANTS, uniform
 
 Fate = Literal["passed", "queue_drop", "random_loss"]
 
@@ -118,6 +121,9 @@ class _Loss:
 
     def strikes(self) -> bool:
         loss = self._loss
+        if loss.replay:
+            self._packets += 1
+            return list(itertools.islice(itertools.cycle(loss.replay), self._packets))[-1]
         move = uniform(self._key, STREAM_FORWARD_LOSS, 2 * self._packets)
         strike = uniform(self._key, STREAM_FORWARD_LOSS, 2 * self._packets + 1)
         self._packets += 1
@@ -159,6 +165,14 @@ class _Travel:
         return self._latest_us
 
 
+def _grants_us(link: LinkConfig, key: int) -> Iterator[int]:
+    """All grants, one after the other."""
+    interval_us = round(link.grant_interval_s * US_PER_S)
+    for number in itertools.count():
+        share = link.grant_spread * uniform(np.uint64(key), STREAM_GRANTS, number)
+        yield number * interval_us + math.floor(share * interval_us)
+
+
 def run_naive_link(network: Network, key: int, offers: Sequence[Offer]) -> list[Outcome]:
     """What becomes of each offer.
 
@@ -194,5 +208,7 @@ def run_naive_link(network: Network, key: int, offers: Sequence[Offer]) -> list[
         if not link.loss_before_queue and loss.strikes():
             outcomes.append(Outcome("random_loss", free))
         else:
+            if link.grant_interval_s > 0.0:
+                departure_us = next(at for at in _grants_us(link, key) if at >= departure_us)
             outcomes.append(Outcome("passed", free, travel.arrival_us(departure_us)))
     return outcomes

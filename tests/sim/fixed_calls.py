@@ -60,8 +60,13 @@ NETWORKS = (
 CROWDED = (
     Network(
         trace=square(1.5e6, 0.6e6, half_period_s=0.7, name="crowded"),
-        link=LinkConfig(queue_limit_s=0.2, discipline="codel", grant_interval_s=0.008),
-        forward=PathConfig(delay_steps=((0.8, 0.04), (1.6, 0.01))),
+        link=LinkConfig(
+            queue_limit_s=0.2, discipline="codel", grant_interval_s=0.008, grant_spread=0.7
+        ),
+        forward=PathConfig(
+            delay_steps=((0.8, 0.04), (1.6, 0.01)),
+            loss=LossConfig(replay=(False,) * 37 + (True, False, True)),
+        ),
         cross_traffic=(
             OnOffTraffic(rate_bps=6e5, mean_on_s=0.3, mean_off_s=0.2),
             TcpTraffic(algorithm="cubic", rtt_s=0.03, stop_s=2.0),

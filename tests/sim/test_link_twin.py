@@ -52,6 +52,7 @@ def path(**changes: Any) -> PathConfig:
 
 
 GILBERT = LossConfig(good_loss=0.003, bad_loss=0.6, good_to_bad=0.01, bad_to_good=0.2)
+REPLAY = tuple(number % 23 in (3, 4, 17) for number in range(61))
 UNIFORM = JitterConfig(distribution="uniform", scale_s=0.012)
 NORMAL = JitterConfig(distribution="normal", scale_s=0.02, correlation=0.9)
 
@@ -84,6 +85,16 @@ NETWORKS = {
         start_s=123.456789,
         link=LinkConfig(queue_limit_s=0.01, loss_before_queue=True),
         forward=path(loss=GILBERT, jitter=replace(UNIFORM, scale_s=0.05)),
+    ),
+    "square, scheduled grants, replayed loss before the queue": Network(
+        trace=square(2.3e6, 0.7e6, half_period_s=0.6, name="scheduled"),
+        link=LinkConfig(queue_limit_s=0.12, grant_interval_s=0.011, loss_before_queue=True),
+        forward=path(loss=LossConfig(replay=REPLAY)),
+    ),
+    "irregular with outages, contended grants, replayed loss behind the queue": Network(
+        trace=irregular("contended", outages=True),
+        link=LinkConfig(queue_limit_bytes=25_000, grant_interval_s=0.007, grant_spread=0.8),
+        forward=path(loss=LossConfig(replay=REPLAY), jitter=UNIFORM),
     ),
 }
 

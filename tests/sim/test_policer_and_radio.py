@@ -157,6 +157,52 @@ def test_bytes_released_by_any_grant_never_exceed_the_capacity_up_to_then() -> N
     assert (np.cumsum(rows["size_bytes"]) * 8 <= released_us * 1.0 + 1e-3).all()
 
 
+def saturated(grant_s: float, spread: float, *, key: int = 1) -> Any:
+    """What an overloaded link delivers at a capacity that moves."""
+    link = LinkConfig(grant_interval_s=grant_s, grant_spread=spread, queue_limit_s=0.3)
+    trace = square(3e6, 1.5e6, half_period_s=1.0, name="square")
+    call = OneCall(Network(trace=trace, link=link), CALL, mode="rate", key=key)
+    call.run_until(20.0, 6e6)
+    return call.packets[call.packets["fate"] == FATE_DELIVERED]
+
+
+@pytest.mark.parametrize(("grant_ms", "spread"), [(10, 0.0), (10, 0.5), (10, 1.0), (40, 1.0)])
+def test_grants_keep_the_long_run_capacity_however_they_spread(
+    grant_ms: int, spread: float
+) -> None:
+    rows = saturated(grant_ms / 1000, spread)
+    released_us = rows["arrival_us"] - 25_000
+    late = (released_us >= 4_000_000) & (released_us < 18_000_000)  # whole periods of the trace
+    # 1 %: 40 ms of the last grant in 14 s are 0.3 %, and consent checks take a little.
+    bits = 8 * rows["size_bytes"][late].sum()
+    assert bits / 14.0 == pytest.approx(2.25e6, rel=0.01)
+    # No burst holds what has not been served by then.
+    upto = 8 * np.cumsum(rows["size_bytes"])
+    periods, rest_us = np.divmod(released_us, 2_000_000)
+    served = 4.5e6 * periods + 3.0 * np.minimum(rest_us, 1_000_000)
+    served += 1.5 * np.maximum(0, rest_us - 1_000_000)
+    assert (upto <= served + 1).all()
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_contended_grants_come_once_an_interval_at_a_random_place_in_it(spread: float) -> None:
+    rows = saturated(0.06, spread)
+    grants_us = np.unique(rows["arrival_us"] - 25_000)
+    grants_us = grants_us[(grants_us > 1_000_000) & (grants_us < 19_000_000)]
+    numbers, late_us = np.divmod(grants_us, 60_000)
+    assert len(np.unique(numbers)) == len(numbers)
+    # A packet takes 6.7 ms at most; 0.6 % of the gaps are shorter (6.7 / 60 squared, over 2).
+    assert len(numbers) >= 0.98 * (numbers[-1] - numbers[0] + 1)
+    share = late_us / 60_000
+    assert 0.0 <= share.min() <= share.max() < spread
+    # Uniform: mean and sd, within four standard errors of 300 grants.
+    assert share.mean() == pytest.approx(spread / 2, abs=4 * (spread**2 / 12 / 300) ** 0.5)
+    assert share.std() == pytest.approx(spread / 12**0.5, rel=0.1)
+    # Another call contends anew.
+    other_us = saturated(0.06, spread, key=2)["arrival_us"] - 25_000
+    assert len(np.intersect1d(grants_us, other_us)) < 0.05 * len(grants_us)
+
+
 # --- Hand-overs -----------------------------------------------------------------------------------
 
 
@@ -176,6 +222,26 @@ def test_the_one_way_delay_steps_when_the_schedule_says_and_order_is_kept() -> N
     before_us = rows["arrival_us"][sent_s < 10.0].max()
     assert before_us > 10_080_000
     assert (rows["arrival_us"][falling] >= before_us).all()
+
+
+def test_what_enters_at_a_change_of_cell_goes_the_long_way_and_the_next_waits_for_it() -> None:
+    # What `draw_network` makes of one: 100 ms more for 100 ms, then 5 ms more than before.
+    forward = PathConfig(delay_steps=((5.0, 0.1), (5.1, 0.005)))
+    call = play(Network(trace=constant(1e8), forward=forward), 8.0)
+    rows = call.packets[call.packets["fate"] == FATE_DELIVERED]
+    left_us = rows["send_us"]
+    delays_us = rows["arrival_us"] - left_us - 25_000
+    # 3 ms: what the link takes for a burst of the pacer. 21 ms: what lies between two of sound.
+    arrived_s = rows["arrival_us"] / 1e6 - 0.025
+    assert not ((arrived_s > 5.003) & (arrived_s < 5.1)).any()
+    away = (left_us > 5_000_000) & (left_us < 5_098_000)
+    assert away.sum() > 5
+    assert ((delays_us[away] >= 100_000) & (delays_us[away] < 103_000)).all()
+    waiting = (left_us > 5_100_000) & (left_us < 5_170_000)
+    assert waiting.sum() > 5
+    assert ((arrived_s[waiting] > 5.179) & (arrived_s[waiting] <= 5.2)).all()
+    after = left_us > 5_200_000
+    assert ((delays_us[after] >= 5_000) & (delays_us[after] < 8_000)).all()
 
 
 def test_steps_of_the_way_back_delay_the_feedback() -> None:
@@ -223,6 +289,7 @@ def test_every_cause_is_counted_apart_and_all_packets_are_accounted_for() -> Non
         (lambda: LinkConfig(policer_burst_bytes=100), "policer_burst_bytes=100 .* 1500 and"),
         (lambda: LinkConfig(max_wait_s=-1.0), r"max_wait_s=-1.0 .* between 0.001 and 60 s, or 0"),
         (lambda: LinkConfig(grant_interval_s=2.0), "grant_interval_s=2.0 .* between 0 and 1 s"),
+        (lambda: LinkConfig(grant_spread=0.5), "grant_spread=0.5 spreads grants that"),
         (lambda: PathConfig(delay_steps=((1.0,),)), "must be at most 16 pairs"),  # type: ignore
         (lambda: PathConfig(delay_steps=((1.0, -0.1),)), "an added delay=-0.1 must be"),
         (lambda: PathConfig(delay_steps=((2.0, 0.1), (1.0, 0.0))), "increasing times"),
