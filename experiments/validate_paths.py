@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bwe_env.config import LinkConfig
 from bwe_env.errors import TraceFormatError
 from bwe_env.network import Network
 from bwe_env.trace import Trace, draw_network
@@ -37,6 +39,8 @@ PROBE_TYPES = {
 #: Paths drawn per type, and probes on each: the numbers then move by 2 % from draw to draw.
 NUM_PATHS = 1000
 NUM_PROBES = 300
+#: Most of the measured ones are 0.2 s apart.
+PROBE_INTERVAL_S = 0.2
 #: Largest difference of mean loss. It is as wide as the mean itself, which hangs on single
 #: sessions: of the cellular ones 1 in 6 lost anything, in coverage holes that traces have as
 #: outages.
@@ -136,18 +140,34 @@ def synthetic_networks(network_type: str) -> list[Network]:
 
 
 def synthetic_paths(networks: Sequence[Network], *, seed: int = 0) -> list[PathSession]:
-    """The same probes on our own paths. They are too far apart for one to wait for another."""
+    """The same probes on our own paths. They are too far apart for one to wait for another, but not
+    for the next grant, and hand-overs pass them by.
+    """
     rng = np.random.default_rng(seed)
+    sent_s = np.arange(NUM_PROBES) * PROBE_INTERVAL_S
     sessions = []
     for network in networks:
         both = (network.forward, network.reverse)
-        rtts_s = np.zeros(NUM_PROBES)
+        rtts_s = _grant_waits_s(network.link, rng)
         for path in both:
             jitter_s = rng.normal(path.jitter.mean_s, path.jitter.scale_s, NUM_PROBES)
-            rtts_s += path.propagation_delay_s + np.maximum(jitter_s, 0.0)
+            added_s = np.array([0.0, *(added_s for _, added_s in path.delay_steps)])
+            steps_taken = np.searchsorted([at_s for at_s, _ in path.delay_steps], sent_s, "right")
+            rtts_s += path.propagation_delay_s + np.maximum(jitter_s, 0.0) + added_s[steps_taken]
         arrives = math.prod(1.0 - path.loss.mean_loss_ratio for path in both)
         sessions.append(path_session([s_to_ms(rtt_s) for rtt_s in rtts_s.tolist()], 1.0 - arrives))
     return sessions
+
+
+def _grant_waits_s(link: LinkConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How long each probe, at any time of any interval, waits for the next grant."""
+    if link.grant_interval_s == 0.0:
+        return np.zeros(NUM_PROBES)
+    numbers = np.arange(NUM_PROBES + 1)[:, None] * 2 + np.arange(2)
+    grants = (numbers + link.grant_spread * rng.uniform(size=numbers.shape)).ravel()
+    times = 2.0 * np.arange(NUM_PROBES) + 1.0 + rng.uniform(size=NUM_PROBES)
+    waits: NDArray[np.float64] = grants[np.searchsorted(grants, times)] - times
+    return waits * link.grant_interval_s
 
 
 def queue_quantiles_s(network_type: str) -> tuple[float, float, float]:
