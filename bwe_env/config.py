@@ -321,7 +321,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JitterConfig:
-    """Random extra delay per packet; it never reorders (a packet waits for the one before it)."""
+    """Random extra delay per packet; `PathConfig.keeps_order` says whether they may overtake."""
 
     distribution: Literal["none", "uniform", "normal"] = "none"
     """uniform on [0, 2 * scale]; normal with sd = scale, clipped at 0 from below"""
@@ -383,10 +383,17 @@ class PathConfig:
     outage: OutageConfig = field(default_factory=OutageConfig)
     delay_steps: tuple[tuple[float, float], ...] = ()
     """hand-overs: pairs of the time of the call, in seconds, and what is added to the propagation
-    delay from then on; order is kept when it falls"""
+    delay from then on"""
+    keeps_order: bool = True
+    """whether a packet waits for the one before it; False lets jitter and hand-overs reorder them.
+    Only the last hop to the receiver may: the relay's where there is one"""
 
     def __post_init__(self) -> None:
         _require_range("propagation_delay_s", self.propagation_delay_s, 0.0, 10.0, "s")
+        _require(
+            isinstance(self.keeps_order, bool),
+            f"keeps_order={self.keeps_order!r} must be True or False.",
+        )
         _require(
             all(isinstance(step, Sequence) and len(step) == 2 for step in self.delay_steps)
             and len(self.delay_steps) <= MAX_DELAY_STEPS,
@@ -454,6 +461,13 @@ class RelayConfig:
     """from the relay to the receiver; behind the bottleneck and the network's own path"""
     reverse: PathConfig = field(default_factory=PathConfig)
     """from the relay to the sender; added to the network's own path"""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.reverse.keeps_order,
+            "relay.reverse.keeps_order=False is not simulated: messages to the sender keep their "
+            "order. Allowed: True.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,13 @@ from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT
 from bwe_env.sim.call import STATUS_ACTIVE, STATUS_DROPPED
 from bwe_env.sim.events import EVENT_ESTIMATOR
 from bwe_env.sim.flow import SIDE_RECEIVER, SIDE_SENDER
-from bwe_env.sim.packet import FATE_DELIVERED, REPORT_LOST, REPORT_RECEIVED_NOW
+from bwe_env.sim.packet import (
+    FATE_DELIVERED,
+    FATE_PENDING,
+    REPORT_LOST,
+    REPORT_LOST_AGAIN,
+    REPORT_RECEIVED_NOW,
+)
 from bwe_env.sim.receive import send_decision
 from bwe_env.sim.sender import decide_externally
 from bwe_env.sim.state import World
@@ -41,6 +47,7 @@ class ExternalEstimators:
         self._world = world
         self._estimators = [factory() for _ in range(world.num_envs)]
         self._told = [0] * world.num_envs
+        self._overtaken: list[list[int]] = [[] for _ in range(world.num_envs)]
         self._reasons = np.zeros(world.num_envs, dtype=np.int64)
         for env, estimator in enumerate(self._estimators):
             side = getattr(estimator, "side", "sender")
@@ -140,7 +147,7 @@ class ExternalEstimators:
             if row["report_state"] == REPORT_RECEIVED_NOW:
                 arrival_us = reported_us(int(row["arrival_us"]))
                 results.append(PacketResult(self._sent(env, seq), arrival_us))
-            elif row["report_state"] == REPORT_LOST:
+            elif row["report_state"] in (REPORT_LOST, REPORT_LOST_AGAIN):
                 results.append(PacketResult(self._sent(env, seq), None))
         return FeedbackReport(
             built_us=int(flow["report_built_us"]),
@@ -149,15 +156,23 @@ class ExternalEstimators:
         )
 
     def _arrivals(self, env: int, flow: Record, now_us: int) -> FeedbackReport:
-        """What the receiver saw since its last report: gaps below the newest arrival are losses."""
+        """What the receiver saw since its last report: gaps below the newest arrival are losses.
+
+        A packet of such a gap that has come since then is told of again, as received.
+        """
         ring = self._world.own_packets[env]
         newest = int(flow["receiver"]["newest_seq"])
-        first = max(self._told[env], int(flow["history"]["next_seq"]) - len(ring))
+        oldest = int(flow["history"]["next_seq"]) - len(ring)
+        overtaken = [seq for seq in self._overtaken[env] if seq >= oldest]
+        self._overtaken[env] = []
         results = []
-        for seq in range(first, newest + 1):
+        for seq in (*overtaken, *range(max(self._told[env], oldest), newest + 1)):
             row = ring[seq & (len(ring) - 1)]
+            if row["fate"] == FATE_PENDING:  # so its row is not overwritten before it arrives
+                self._overtaken[env].append(seq)
             arrived = row["fate"] == FATE_DELIVERED
-            arrival_us = int(row["arrival_us"]) if arrived else None
-            results.append(PacketResult(self._sent(env, seq), arrival_us))
+            if arrived or seq >= self._told[env]:
+                arrival_us = int(row["arrival_us"]) if arrived else None
+                results.append(PacketResult(self._sent(env, seq), arrival_us))
         self._told[env] = newest + 1
         return FeedbackReport(built_us=now_us, packets=tuple(results), bytes_in_flight=0)

@@ -37,7 +37,8 @@ class FeedbackReport:
     built_us: int
     """when the receiver built it"""
     packets: tuple[PacketResult, ...]
-    """in order of sequence number; packets reported as received before are left out"""
+    """in order of sequence number; packets reported as received before are left out, one reported
+    as missing may come in a later report, missing again or received after all"""
     bytes_in_flight: int
     """after this report: sent, and newer than every packet that a report mentioned"""
 

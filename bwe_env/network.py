@@ -44,6 +44,16 @@ class Network:
     """what each adds to the propagation delay of either direction, in the same way"""
 
     def __post_init__(self) -> None:
+        if not self.reverse.keeps_order:
+            raise ConfigError(
+                "reverse.keeps_order=False is not simulated: messages to the sender keep their "
+                "order. Allowed: True."
+            )
+        if self.relay is not None and not self.forward.keeps_order:
+            raise ConfigError(
+                "forward.keeps_order=False is not simulated in front of a relay. Allowed: True "
+                "there, and relay.forward.keeps_order=False for the hop behind it."
+            )
         sources = tuple(self.cross_traffic)
         if len(sources) > MAX_SOURCES or not all(
             isinstance(source, OnOffTraffic | TcpTraffic) for source in sources

@@ -255,7 +255,7 @@ def simulate_losses(profile: Profile, lost: set[int]) -> NDArray[np.float64]:
                 row = ring[seq % len(ring)]
                 if row["fate"] == FATE_PENDING and row["arrival_us"] != NEVER:
                     row["fate"], row["arrival_us"] = FATE_RANDOM_LOSS, NEVER
-            schedule_next_arrival(flow, ring, int(flow["next_arrival_seq"]))
+            schedule_next_arrival(flow, ring)
         target_bps[sample] = flow["target_rate_bps"]
     return target_bps
 

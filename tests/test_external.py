@@ -344,6 +344,39 @@ def test_a_receiver_sees_every_arrival_once_and_gaps_as_losses() -> None:
         assert report.packets[-1].sent.seq == newest[-1]
 
 
+@pytest.mark.parametrize("factory", [Fixed, AtReceiver])
+def test_a_packet_that_comes_late_is_told_of_as_missing_first_and_then_once_as_received(
+    factory: type[Fixed],
+) -> None:
+    jitter = JitterConfig(distribution="uniform", scale_s=0.05)
+    overtaking = replace(
+        NETWORK, forward=replace(NETWORK.forward, jitter=jitter, keeps_order=False)
+    )
+    estimator = factory(700_000.0)
+    world, estimators = make_world(lambda: estimator, overtaking)
+    estimators.advance(4_000_000)
+    rows = sent_rows(world)
+    missing: set[int] = set()
+    received: list[int] = []
+    for report, _ in estimator.reports:
+        for result in report.packets:
+            seq, at_us = result.sent.seq, result.arrival_time_us
+            if at_us is None:
+                assert rows["fate"][seq] != FATE_DELIVERED or (
+                    rows["arrival_us"][seq] > report.built_us
+                )
+                missing.add(seq)
+                continue
+            # By what a report can tell: 250 us.
+            assert abs(at_us - rows["arrival_us"][seq]) <= 125
+            assert rows["arrival_us"][seq] <= report.built_us
+            received.append(seq)
+    built_us = estimator.reports[-1][0].built_us
+    arrived = np.flatnonzero((rows["fate"] == FATE_DELIVERED) & (rows["arrival_us"] <= built_us))
+    assert sorted(received) == arrived.tolist()
+    assert len(missing.intersection(received)) > 40  # two for each of the receiver's looks
+
+
 def test_a_decision_of_the_receiver_can_be_lost_on_the_way() -> None:
     deaf = replace(NETWORK, reverse=PathConfig(loss=LossConfig(good_loss=1.0)))
     estimator = AtReceiver(1_000_000.0)

@@ -10,6 +10,7 @@ import pytest
 
 from bwe_env import run_calls
 from bwe_env.config import (
+    JitterConfig,
     LinkConfig,
     LossConfig,
     OnOffTraffic,
@@ -111,6 +112,17 @@ def test_losses_are_replayed_from_a_list_or_from_a_file_beside_the_scenario(tmp_
     assert network.relay is not None
     expected = LossConfig(replay=(False, False, True, False, True, False), from_s=5)
     assert network.relay.reverse.loss == expected
+
+
+def test_a_path_may_reorder_where_that_is_simulated(tmp_path: Path) -> None:
+    jitter = {"distribution": "uniform", "scale_s": 0.03}
+    reordering = {"jitter": jitter, "keeps_order": False}
+    network = read_scenario(write(tmp_path, forward=reordering), "it").network
+    assert network.forward == PathConfig(
+        jitter=JitterConfig(distribution="uniform", scale_s=0.03), keeps_order=False
+    )
+    with pytest.raises(ConfigError, match=r"reverse.keeps_order=False .* Allowed: True"):
+        read_scenario(write(tmp_path, reverse=reordering), "it")
 
 
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ from bwe_env.gcc.send_side import (
 )
 from bwe_env.gcc.trendline import NORMAL, OVERUSING
 from bwe_env.sim._jit import NEVER, Record, kernel
-from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
+from bwe_env.sim.packet import REPORT_RECEIVED_NOW
+from bwe_env.sim.send_history import is_told_lost
 
 #: The pacer keeps its rates as whole bytes per burst window of 40 ms, which rounds them to this
 #: (kDefaultBurstInterval, modules/pacing/pacing_controller.cc).
@@ -464,7 +465,7 @@ def _send_span_us(packets: np.ndarray, first_seq: int, last_seq: int) -> tuple[i
     last_us = -NEVER
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
-        if packet.report_state == REPORT_RECEIVED_NOW or packet.report_state == REPORT_LOST:
+        if packet.report_state == REPORT_RECEIVED_NOW or is_told_lost(packet):
             first_us = min(first_us, packet.send_us)
             last_us = max(last_us, packet.send_us)
     return first_us, last_us
@@ -477,7 +478,7 @@ def _add_losses(loss: Record, packets: np.ndarray, first_seq: int, last_seq: int
     for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
         is_received = packet.report_state == REPORT_RECEIVED_NOW
-        if is_received or packet.report_state == REPORT_LOST:
+        if is_received or is_told_lost(packet):
             loss_v2_add_packet(loss, seq, int(packet.size_bytes), is_received)
 
 

@@ -188,4 +188,4 @@ def account_arrived(totals: Record, interval: Record, packet: Record) -> None:
     interval.arrived_packets += 1
     interval.arrived_bytes += packet.size_bytes
     interval.one_way_delay_sum_us += delay_us
-    interval.newest_arrival_send_us = packet.send_us
+    interval.newest_arrival_send_us = max(interval.newest_arrival_send_us, packet.send_us)

@@ -61,7 +61,7 @@ from bwe_env.sim.receive import (
     on_repair_timer,
     on_report_timer,
     on_rtcp_timer,
-    schedule_next_arrival,
+    time_arrival,
 )
 from bwe_env.sim.receiver import receiver_show_due
 from bwe_env.sim.relay import relay_forward_us
@@ -109,8 +109,6 @@ def _choose_head(
         packet = flow_packets[entry.seq & (len(flow_packets) - 1)]
         packet.fate = fate
         account_lost(flow.totals, flow.interval, packet)
-        if flow.timers_us[EVENT_PACKET_ARRIVAL] == NEVER:
-            schedule_next_arrival(flow, flow_packets, flow.next_arrival_seq)
 
 
 @kernel
@@ -156,10 +154,9 @@ def _on_departure(
     if is_lost:
         packet.fate = FATE_RANDOM_LOSS
         account_lost(flow.totals, flow.interval, packet)
-    else:
-        packet.arrival_us = arrival_us
-    if flow.timers_us[EVENT_PACKET_ARRIVAL] == NEVER:
-        schedule_next_arrival(flow, flow_packets, flow.next_arrival_seq)
+        return
+    packet.arrival_us = arrival_us
+    time_arrival(flow, entry.seq, arrival_us)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Propagation delay with jitter that never reorders: a packet waits for the one before it.
+"""Propagation delay with jitter: a packet waits for the one before it, or may overtake it.
 
 At a hand-over the propagation delay steps to another value; what was sent before keeps the old one.
 """
@@ -31,6 +31,7 @@ DELAY = record(
         ("step", "i8"),  # steps taken
         ("num_steps", "i8"),
         ("jitter_distribution", "i1"),
+        ("may_overtake", "i1"),  # 1: what enters later may arrive earlier
         ("step_from_us", "i8", (MAX_DELAY_STEPS,)),
         ("step_added_us", "i8", (MAX_DELAY_STEPS,)),
     ]
@@ -61,7 +62,7 @@ def _take_steps(delay: Record, now_us: int) -> None:
 
 @kernel
 def delay_arrival_us(delay: Record, key: np.uint64, stream: int, now_us: int) -> int:
-    """When something that enters now arrives; not before what entered earlier."""
+    """When something that enters now arrives; not before what entered earlier, unless it may."""
     if now_us >= delay.next_step_us:
         _take_steps(delay, now_us)
     arrival_us = now_us + delay.propagation_us + delay.added_us
@@ -76,7 +77,7 @@ def delay_arrival_us(delay: Record, key: np.uint64, stream: int, now_us: int) ->
             delay.jitter_state = rho * delay.jitter_state + noise
             extra_us = max(0.0, delay.jitter_mean_us + delay.jitter_scale_us * delay.jitter_state)
         arrival_us += int(extra_us)
-    if arrival_us < delay.last_arrival_us:
+    if arrival_us < delay.last_arrival_us and delay.may_overtake == 0:
         arrival_us = delay.last_arrival_us
     delay.last_arrival_us = arrival_us
     return arrival_us

@@ -65,6 +65,7 @@ FLOW = record(
         # State
         ("camera_phase_us", "i8"),  # capture time of the first frame
         ("next_arrival_seq", "i8"),  # packet whose arrival is timed
+        ("first_pending_seq", "i8"),  # nothing before it is on its way
         ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),
         ("newest_forward_us", "i8"),  # one-way delay of the newest packet that has arrived
@@ -97,5 +98,6 @@ FLOW = record(
         ("window", WINDOW),
         ("controller", "i1"),
         ("estimator_side", "i1"),
+        ("may_overtake", "i1"),  # 1: packets may arrive in another order than they were sent
     ]
 )

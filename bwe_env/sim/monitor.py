@@ -19,7 +19,7 @@ MONITOR = record(
         ("sent_bytes", "i8"),
         ("acked_bytes", "i8"),
         ("acked_packets", "i8"),
-        ("lost_packets", "i8"),
+        ("lost_packets", "i8"),  # when first told of; one that comes late is acknowledged, too
         ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
         ("delay_min_us", "i8"),
         ("delay_change_sum_us", "i8"),  # absolute change from packet to packet
@@ -84,7 +84,7 @@ def monitor_on_report(
             if monitor.last_delay_us != NEVER:
                 monitor.delay_change_sum_us += abs(delay_us - monitor.last_delay_us)
             monitor.last_delay_us = delay_us
-            monitor.newest_arrival_us = arrival_us
+            monitor.newest_arrival_us = max(monitor.newest_arrival_us, arrival_us)
             newest_send_us = packet.send_us
         elif packet.report_state == REPORT_LOST:
             monitor.lost_packets += 1

@@ -35,6 +35,7 @@ REPORT_NONE = 0
 REPORT_LOST = 1  # covered by a report, not received by then
 REPORT_RECEIVED_NOW = 2  # first reported as received by the report being processed
 REPORT_RECEIVED = 3  # reported as received by an earlier report
+REPORT_LOST_AGAIN = 4  # covered by an earlier report, too, and still not received
 
 PACKET = record(
     [
@@ -49,6 +50,6 @@ PACKET = record(
         ("kind", "i1"),
         ("fate", "i1"),
         ("report_state", "i1"),
-        ("is_repaired", "i1"),  # lost, but a retransmission or FEC has brought it
+        ("is_repaired", "i1"),  # lost or late, but a retransmission or FEC has brought it
     ]
 )

@@ -37,7 +37,14 @@ from bwe_env.sim.receiver import (
     receiver_show_due,
     receiver_wants_key,
 )
-from bwe_env.sim.repair import POLL_INTERVAL_US, repair_add_gap, repair_forget, repair_take_due
+from bwe_env.sim.repair import (
+    POLL_INTERVAL_US,
+    repair_add_gap,
+    repair_forget,
+    repair_on_late,
+    repair_take_due,
+    repair_take_passed,
+)
 from bwe_env.sim.reverse_path import (
     MESSAGE_CONSENT,
     MESSAGE_DECISION,
@@ -71,14 +78,28 @@ def _send(
 
 @kernel
 def _ask_for_missing(
-    call: Record, flow: Record, messages: np.ndarray, first_index: int, now_us: int
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    messages: np.ndarray,
+    newest_seq: int,
+    now_us: int,
 ) -> None:
-    """NACK what is due of the missing packets from entry `first_index` on."""
+    """NACK what is due of the missing packets.
+
+    Args:
+        newest_seq: the packet that has just arrived, for what it makes due; -1 for a look at all.
+    """
     repair = flow.repair
+    rtt_us = flow.receiver.rtt_us
     first_seq = -1
     wanted = 0
-    for index in range(first_index, repair.num_missing):
-        if not repair_take_due(repair, index, flow.receiver.rtt_us, now_us):
+    for index in range(repair.num_missing):
+        if newest_seq < 0:
+            is_due = repair_take_due(repair, index, rtt_us, now_us)
+        else:
+            is_due = repair_take_passed(repair, packets, index, newest_seq, rtt_us, now_us)
+        if not is_due:
             continue
         seq = repair.missing[index].seq
         ahead = seq - first_seq - 1
@@ -94,25 +115,30 @@ def _ask_for_missing(
 
 
 @kernel
-def _ask_for_gap(
+def _look_at_gap(
     call: Record,
     flow: Record,
     packets: np.ndarray,
     messages: np.ndarray,
-    first_seq: int,
-    last_seq: int,
+    previous_seq: int,
+    seq: int,
     now_us: int,
 ) -> None:
-    """NACK what is missing in a gap at once; a key frame instead when there is too much."""
+    """Video packet `seq` is newer than all others: NACK what it makes due, or want a key frame."""
+    if flow.repair_enabled == 0:
+        return
     receiver = flow.receiver
-    added = repair_add_gap(flow.repair, packets, first_seq, last_seq, now_us)
-    if added < 0:
+    repair = flow.repair
+    if repair.num_unasked > 0:  # FEC may have brought them
+        oldest_seq = flow.history.next_seq - len(packets)
+        repair_forget(repair, packets, oldest_seq, receiver.next_frame)
+    if not repair_add_gap(repair, packets, previous_seq + 1, seq - 1, now_us):
         receiver.needs_key = 1
         receiver.key_requests += 1
         receiver.last_request_us = now_us
         _send(call, flow, messages, MESSAGE_KEY_REQUEST, 0, 0, now_us)
-    elif added > 0:
-        _ask_for_missing(call, flow, messages, flow.repair.num_missing - added, now_us)
+    elif repair.num_unasked > 0:
+        _ask_for_missing(call, flow, packets, messages, seq, now_us)
 
 
 @kernel
@@ -146,6 +172,36 @@ def _recover_class_of(
 
 
 @kernel
+def _on_overtaken_video(
+    call: Record,
+    flow: Record,
+    packets: np.ndarray,
+    frames: np.ndarray,
+    messages: np.ndarray,
+    seq: int,
+    now_us: int,
+) -> None:
+    """Video packet `seq` itself, not a repeat, has arrived after packets sent later."""
+    receiver = flow.receiver
+    packet = packets[seq & (len(packets) - 1)]
+    previous = receiver.newest_video_seq
+    requests = 0
+    if seq < previous and flow.repair_enabled == 1:
+        requests = repair_on_late(flow.repair, packets, seq, previous)
+    if packet.is_repaired == 0:
+        if requests > 0:
+            # Its frame waited for a repair (nack_requester.cc, OnReceivedPacket: times_nacked).
+            receiver_on_repaired(receiver, frames, packet.frame, now_us)
+        else:
+            receiver_on_video(receiver, frames, packet.frame, now_us)
+        if flow.fec.enabled == 1:
+            _recover_class_of(flow, packets, frames, seq, now_us)
+    if seq > previous:
+        receiver.newest_video_seq = seq
+        _look_at_gap(call, flow, packets, messages, previous, seq, now_us)
+
+
+@kernel
 def on_packet_arrival(
     call: Record,
     flow: Record,
@@ -163,16 +219,21 @@ def on_packet_arrival(
     receiver = flow.receiver
     if receiver.next_show_us <= now_us:
         receiver_show_due(receiver, frames, now_us)
-    if receiver.newest_seq < 0:
-        receiver.report_seq = seq  # what was lost before the first arrival is never told of
-    receiver.newest_seq = seq
+    if receiver.newest_seq < 0 or seq < receiver.report_seq:
+        # What was lost before the first arrival is never told of. A late packet takes the report
+        # back to itself (transport_sequence_number_feedback_generator.cc, OnReceivedPacket).
+        receiver.report_seq = seq
+    receiver.newest_seq = max(receiver.newest_seq, seq)
     flow.newest_forward_us = packet.arrival_us - packet.send_us
     if packet.kind == KIND_VIDEO:
-        previous = receiver.newest_video_seq
-        receiver.newest_video_seq = seq
-        receiver_on_video(receiver, frames, packet.frame, now_us)
-        if seq - previous > 1 and flow.repair_enabled == 1:
-            _ask_for_gap(call, flow, packets, messages, previous + 1, seq - 1, now_us)
+        if seq < receiver.newest_seq:
+            _on_overtaken_video(call, flow, packets, frames, messages, seq, now_us)
+        else:
+            previous = receiver.newest_video_seq
+            receiver.newest_video_seq = seq
+            receiver_on_video(receiver, frames, packet.frame, now_us)
+            if seq - previous > 1 or flow.repair.num_unasked > 0:
+                _look_at_gap(call, flow, packets, messages, previous, seq, now_us)
     elif packet.kind == KIND_RTX:
         original_seq = seq - packet.repairs
         original = packets[original_seq & mask]
@@ -194,24 +255,39 @@ def on_packet_arrival(
     ):
         flow.timers_us[EVENT_REPAIR] = now_us + POLL_INTERVAL_US
 
-    schedule_next_arrival(flow, packets, seq + 1)
+    schedule_next_arrival(flow, packets)
 
 
 @kernel
-def schedule_next_arrival(flow: Record, packets: np.ndarray, from_seq: int) -> None:
-    """Time the arrival of the first packet from `from_seq` on that is neither lost nor queued."""
+def time_arrival(flow: Record, seq: int, arrival_us: int) -> None:
+    """Packet `seq` has left the bottleneck: its arrival is the next if none comes before it."""
+    if arrival_us < flow.timers_us[EVENT_PACKET_ARRIVAL]:  # at the same time: in order of number
+        flow.timers_us[EVENT_PACKET_ARRIVAL] = arrival_us
+        flow.next_arrival_seq = seq
+
+
+@kernel
+def schedule_next_arrival(flow: Record, packets: np.ndarray) -> None:
+    """Time the next arrival among the packets that have left the bottleneck."""
     mask = len(packets) - 1
     # Rows that have been overwritten held losses: nothing pending is ever overwritten.
-    seq = max(from_seq, flow.history.next_seq - len(packets))
-    flow.timers_us[EVENT_PACKET_ARRIVAL] = NEVER
+    seq = max(flow.first_pending_seq, flow.history.next_seq - len(packets))
+    while seq < flow.history.next_seq and packets[seq & mask].fate != FATE_PENDING:
+        seq += 1
+    flow.first_pending_seq = seq
+    next_us = NEVER
     while seq < flow.history.next_seq:
         packet = packets[seq & mask]
         if packet.fate == FATE_PENDING:
-            if packet.arrival_us != NEVER:
-                flow.timers_us[EVENT_PACKET_ARRIVAL] = packet.arrival_us
-            break
+            if packet.arrival_us == NEVER:
+                break  # the queue is first in, first out: all after it are still in it
+            if packet.arrival_us < next_us:
+                next_us = packet.arrival_us
+                flow.next_arrival_seq = seq
+            if flow.may_overtake == 0:
+                break
         seq += 1
-    flow.next_arrival_seq = seq
+    flow.timers_us[EVENT_PACKET_ARRIVAL] = next_us
 
 
 @kernel
@@ -297,7 +373,7 @@ def on_repair_timer(
     receiver = flow.receiver
     oldest_seq = flow.history.next_seq - len(packets)
     repair_forget(flow.repair, packets, oldest_seq, receiver.next_frame)
-    _ask_for_missing(call, flow, messages, 0, now_us)
+    _ask_for_missing(call, flow, packets, messages, -1, now_us)
     receiver_show_due(receiver, frames, now_us)
     is_blocked = receiver_is_blocked(receiver)
     if is_blocked and receiver_wants_key(receiver, now_us):

@@ -12,6 +12,7 @@ import numpy as np
 from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.packet import (
     REPORT_LOST,
+    REPORT_LOST_AGAIN,
     REPORT_NONE,
     REPORT_RECEIVED,
     REPORT_RECEIVED_NOW,
@@ -67,7 +68,8 @@ def send_history_report(
     """Mark every row of a report before anyone reads it.
 
     Afterwards the rows ``first_seq..last_seq`` are `REPORT_RECEIVED_NOW` (first told of now),
-    `REPORT_LOST` (told of as missing), or `REPORT_RECEIVED` (told of before, to be skipped).
+    `REPORT_LOST` (first told of as missing), `REPORT_LOST_AGAIN` (as missing before, too), or
+    `REPORT_RECEIVED` (told of before, to be skipped).
 
     Args:
         received_by_us: when the receiver built the report; what arrived later is missing in it.
@@ -82,11 +84,20 @@ def send_history_report(
         state = row.report_state
         if state == REPORT_RECEIVED_NOW:
             row.report_state = REPORT_RECEIVED
-        elif state == REPORT_NONE or state == REPORT_LOST:
+        elif state != REPORT_RECEIVED:
             if row.arrival_us <= received_by_us:
                 row.report_state = REPORT_RECEIVED_NOW
-            else:
+            elif state == REPORT_NONE:
                 row.report_state = REPORT_LOST
+            else:
+                row.report_state = REPORT_LOST_AGAIN
+
+
+@kernel
+def is_told_lost(packet: Record) -> bool:
+    """Whether the report being processed tells of a packet as missing."""
+    state = packet.report_state
+    return bool(state == REPORT_LOST or state == REPORT_LOST_AGAIN)
 
 
 @kernel

@@ -100,6 +100,7 @@ def _copy_path(target: Record, source: Record) -> None:
     target.delay.jitter_scale_us = source.delay.jitter_scale_us
     target.delay.jitter_correlation = source.delay.jitter_correlation
     target.delay.jitter_distribution = source.delay.jitter_distribution
+    target.delay.may_overtake = source.delay.may_overtake
     target.delay.num_steps = source.delay.num_steps
     for step in range(source.delay.num_steps):
         target.delay.step_from_us[step] = source.delay.step_from_us[step]
@@ -143,6 +144,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
         flow.camera_phase_us = start_us + int(share * flow.encoder.frame_interval_us)
     flow.scale = 1.0
     flow.next_arrival_seq = 0
+    flow.first_pending_seq = 0
     flow.rtcp_received_base = 0
     flow.rtcp_newest_seq = -1
     flow.rtcp_forward_us = 0
@@ -264,6 +266,9 @@ def call_reset(
         flow = flows[index]
         flow.start_us = 0
         flow.added_delay_us = 0
+        flow.may_overtake = call.forward.delay.may_overtake
+        if call.relay.is_used == 1:
+            flow.may_overtake = call.relay.forward.delay.may_overtake
         if number > 0:
             flow.start_us = row.competing_start_us[number - 1]
             flow.added_delay_us = row.competing_added_us[number - 1]

@@ -83,6 +83,7 @@ def _fill_path(row: Any, path: PathConfig) -> None:
     row["delay"]["jitter_scale_us"] = s_to_us(path.jitter.scale_s)
     row["delay"]["jitter_correlation"] = path.jitter.correlation
     row["delay"]["jitter_distribution"] = _JITTER_IDS[path.jitter.distribution]
+    row["delay"]["may_overtake"] = not path.keeps_order
     for name in ("good_loss", "bad_loss", "good_to_bad", "bad_to_good"):
         row["loss"][name] = getattr(path.loss, name)
     bits = np.packbits(np.array(path.loss.replay, dtype=bool), bitorder="little")

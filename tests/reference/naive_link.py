@@ -16,7 +16,7 @@ outcomes comes out. Everything follows from five sentences.
 - *Path.* Random loss steps a Gilbert-Elliott chain, or along a list, once per packet: once per
   packet offered where the loss is before the queue, once per packet that leaves where it is behind
   it. What survives travels for the propagation delay and its jitter, in whole microseconds, and
-  waits for what travels before it.
+  waits for what travels before it where the path keeps order.
 
 Only the random numbers are the simulator's own (`bwe_env.sim.rng.uniform`): they are an input.
 """
@@ -161,6 +161,8 @@ class _Travel:
     def arrival_us(self, departure_us: int) -> int:
         delay_us = round(self._path.propagation_delay_s * US_PER_S) + math.floor(self._extra_us())
         self._packets += 1
+        if not self._path.keeps_order:
+            return departure_us + delay_us
         self._latest_us = max(self._latest_us, departure_us + delay_us)
         return self._latest_us
 

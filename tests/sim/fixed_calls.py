@@ -87,11 +87,36 @@ CROWDED = (
     ),
 )
 
+#: Packets that overtake each other, on the path itself and behind a relay.
+OVERTAKING = (
+    Network(
+        trace=square(1.3e6, 0.4e6, half_period_s=0.7, name="overtaking"),
+        link=LinkConfig(queue_limit_s=0.1),
+        forward=PathConfig(
+            loss=LossConfig(good_loss=0.02),
+            jitter=JitterConfig(distribution="uniform", scale_s=0.03),
+            keeps_order=False,
+        ),
+        reverse=PathConfig(loss=LossConfig(good_loss=0.05)),
+    ),
+    Network(
+        trace=square(0.8e6, 2.5e6, half_period_s=0.4, name="overtaking-late"),
+        relay=RelayConfig(
+            forward=PathConfig(
+                jitter=JitterConfig(distribution="normal", scale_s=0.02, correlation=0.5),
+                keeps_order=False,
+                delay_steps=((0.5, 0.06), (1.5, 0.0)),
+            ),
+        ),
+    ),
+)
+
 #: What `play` plays, by name.
 PLAYS = {
     "rate": ("rate", NETWORKS),
     "scale": ("scale", NETWORKS),
     "crowded": ("scale", CROWDED),
+    "overtaking": ("scale", OVERTAKING),
 }
 
 CALL = CallConfig(

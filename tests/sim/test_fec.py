@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bwe_env.config import CallConfig, FecConfig, LinkConfig, LossConfig, PathConfig, VideoConfig
+from bwe_env.config import (
+    CallConfig,
+    FecConfig,
+    JitterConfig,
+    LinkConfig,
+    LossConfig,
+    PathConfig,
+    VideoConfig,
+)
 from bwe_env.errors import ConfigError
 from bwe_env.network import Network
 from bwe_env.sim.fec import (
@@ -57,11 +65,16 @@ LOSSES = {
 }
 
 
-def lossy(name: str, *, reverse_s: float = 0.04) -> Network:
+def lossy(name: str, *, reverse_s: float = 0.04, overtaking_s: float = 0.0) -> Network:
     return Network(
         trace=square(6e6, 2.5e6, half_period_s=0.7, name=name),
         link=LinkConfig(loss_before_queue=True),
-        forward=PathConfig(propagation_delay_s=0.04, loss=LOSSES[name]),
+        forward=PathConfig(
+            propagation_delay_s=0.04,
+            loss=LOSSES[name],
+            jitter=JitterConfig(distribution="uniform", scale_s=overtaking_s),
+            keeps_order=overtaking_s == 0.0,
+        ),
         reverse=PathConfig(propagation_delay_s=reverse_s),
     )
 
@@ -134,10 +147,13 @@ def test_a_table_that_does_not_fit_its_knots_is_refused() -> None:
 # --- In a call ------------------------------------------------------------------------------------
 
 
-def play(name: str, *, repair: bool) -> tuple[OneCall, dict[int, NaiveBlock]]:
+def play(
+    name: str, *, repair: bool, overtaking_s: float = 0.0
+) -> tuple[OneCall, dict[int, NaiveBlock]]:
     """A call of 8 s at 1.5 Mbps, and all its blocks."""
     config = CallConfig(video=with_fec(repair=repair))
-    call = OneCall(lossy(name), config, mode="rate", key=3, step_us=100_000)
+    network = lossy(name, overtaking_s=overtaking_s)
+    call = OneCall(network, config, mode="rate", key=3, step_us=100_000)
     spans: dict[int, tuple[int, int, int]] = {}
     while call.now_us < 8_000_000:
         call.step(1_500_000)
@@ -156,15 +172,18 @@ def play(name: str, *, repair: bool) -> tuple[OneCall, dict[int, NaiveBlock]]:
     return call, blocks
 
 
+@pytest.mark.parametrize("overtaking_s", [0.0, 0.02])
 @pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
 def test_exactly_those_packets_come_back_that_the_naive_twin_brings_back(
-    name: str, repair: bool
+    name: str, repair: bool, overtaking_s: float
 ) -> None:
-    call, blocks = play(name, repair=repair)
+    call, blocks = play(name, repair=repair, overtaking_s=overtaking_s)
     rows = call.packets
     arrivals = []
-    for seq in np.flatnonzero(rows["fate"] == FATE_DELIVERED).tolist():
+    delivered = np.flatnonzero(rows["fate"] == FATE_DELIVERED)
+    in_time = np.argsort(rows["arrival_us"][delivered], kind="stable")
+    for seq in delivered[in_time].tolist():
         row = rows[seq]
         if row["kind"] == KIND_VIDEO:
             arrivals.append(Arrival(media=seq))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bwe_env.sim.packet import FATE_DELIVERED, PACKET, REPORT_RECEIVED
 from tests.sim.fixed_calls import play
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +33,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.mark.parametrize("mode", ["rate", "scale", "crowded"])
+@pytest.mark.parametrize("mode", ["rate", "scale", "crowded", "overtaking"])
 def test_a_call_is_the_same_with_the_compiler_and_without_bit_for_bit(
     mode: str, plain: dict[str, np.ndarray]
 ) -> None:
@@ -65,3 +66,8 @@ def test_the_compared_calls_lose_repair_freeze_and_probe() -> None:
     crowded = play("crowded")
     assert (crowded["cross_traffic_bps"] > 1e5).all()
     assert crowded["aqm_loss_ratio"].max() > 0
+    overtaking = play("overtaking")
+    for rows in overtaking["packets"].view(PACKET).reshape(2, -1):
+        delivered = rows[(rows["fate"] == FATE_DELIVERED) & (rows["arrival_us"] > 0)]
+        assert (np.diff(delivered["arrival_us"]) < 0).sum() > 50
+        assert (delivered["report_state"] == REPORT_RECEIVED).sum() > 20
