@@ -6,7 +6,9 @@ for sound: it gets the frame that is due, or concealment. What decides is in thr
 
 - *Target delay.* How much later than the fastest packet of the last 2 s a packet is, is its
   relative delay. The largest of every 500 ms enters a histogram that forgets; the target is the
-  upper end of the bucket that holds its 0.95 quantile.
+  upper end of the bucket that holds its 0.95 quantile. Packets that come after newer ones have a
+  histogram of their own, in which all others count as not late: of its buckets the one where the
+  wait beyond that target and what is lost without it cost least, if that is more.
 - *Time stretching.* A frame that would be played below the target is lengthened, one that is late
   by more than the target, the spread of the last 2 s and 20 ms is shortened.
 - *Concealment.* A frame that is late is waited for, and then everything is played later by as much.
@@ -18,8 +20,7 @@ end of every interval, and does not depend on when it is asked for.
 
 Where we leave libwebrtc: the decoder is not simulated, so a stretch has one length and always
 succeeds, and concealment merges into speech without overlap; there is no comfort noise (no DTX), no
-delay added for lip sync, no redundancy (RED, in-band FEC); the receiver's clock does not drift. The
-path keeps order, so NetEq's second target, for reordered packets, has nothing to act on.
+delay added for lip sync, no redundancy (RED, in-band FEC); the receiver's clock does not drift.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ QUANTILE = 0.95
 FORGET_FACTOR = 0.983
 START_FORGET_WEIGHT = 2.0
 RESAMPLE_INTERVAL_US = 500_000
+#: Of the histogram of reordered packets (delay_manager.h).
+REORDER_FORGET_FACTOR = 0.9993
+#: One percent of lost packets is worth a wait of 20 ms (the same file, ms_per_loss_percent).
+LOSS_COST_US = 100 * 20_000
 #: Target until the first 500 ms are over. kStartDelayMs.
 START_DELAY_US = 80_000
 
@@ -91,7 +96,12 @@ AUDIO = record(
         ("histogram", "f8", (NUM_BUCKETS,)),
         ("histogram_adds", "i8"),
         ("forget_factor", "f8"),
-        ("target_us", "i8"),
+        ("underrun_target_us", "i8"),
+        ("has_reordered", "i8"),  # 1: some packet came after a newer one
+        ("reorder_histogram", "f8", (NUM_BUCKETS,)),  # all in the first bucket until then
+        ("reorder_adds", "i8"),
+        ("reorder_target_us", "i8"),
+        ("target_us", "i8"),  # the larger of the two
         # What was heard, from the first decoded frame on
         ("played_us", "i8"),  # W3C totalSamplesReceived, as time
         ("concealed_us", "i8"),  # concealedSamples
@@ -131,6 +141,10 @@ def audio_reset(audio: Record, frame_us: int) -> None:
         audio.histogram[bucket] = 0.0
     audio.histogram_adds = 0
     audio.forget_factor = 0.0
+    audio.underrun_target_us = START_DELAY_US
+    audio.has_reordered = 0
+    audio.reorder_adds = 0
+    audio.reorder_target_us = 0
     audio.target_us = START_DELAY_US
     audio.played_us = 0
     audio.concealed_us = 0
@@ -201,7 +215,7 @@ def _greatest_transit_us(audio: Record) -> int:
 
 @kernel
 def _add_to_histogram(audio: Record, delay_us: int) -> None:
-    """Count a relative delay and set the target anew."""
+    """Count a relative delay and set the target against it anew."""
     histogram = audio.histogram
     bucket = delay_us // BUCKET_US
     if bucket < NUM_BUCKETS:
@@ -219,7 +233,48 @@ def _add_to_histogram(audio: Record, delay_us: int) -> None:
     while above > 1.0 - QUANTILE and index < NUM_BUCKETS - 1:
         index += 1
         above -= histogram[index]
-    audio.target_us = (index + 1) * BUCKET_US
+    audio.underrun_target_us = (index + 1) * BUCKET_US
+
+
+@kernel
+def _set_reorder_target(audio: Record) -> None:
+    """The upper end of the bucket that costs least: in waiting, and in packets that come later.
+
+    As modules/audio_coding/neteq/reorder_optimizer.cc does.
+    """
+    above = 1.0
+    least = 0.0
+    for bucket in range(NUM_BUCKETS):
+        above -= audio.reorder_histogram[bucket]
+        wait_us = max(0, bucket * BUCKET_US - audio.underrun_target_us)
+        cost = wait_us + LOSS_COST_US * above
+        if bucket == 0 or cost < least:
+            least = cost
+            audio.reorder_target_us = (bucket + 1) * BUCKET_US
+
+
+@kernel
+def _count_order(audio: Record, is_reordered: bool, delay_us: int) -> None:
+    """Count a packet towards the target against reordering, and set what follows from both."""
+    histogram = audio.reorder_histogram
+    if is_reordered and audio.has_reordered == 0:
+        audio.has_reordered = 1
+        for index in range(NUM_BUCKETS):
+            histogram[index] = 0.0
+        histogram[0] = 1.0
+    if audio.has_reordered == 0:
+        audio.reorder_adds += 1
+    else:
+        bucket = delay_us // BUCKET_US if is_reordered else 0
+        if bucket < NUM_BUCKETS:
+            keep = 1.0 - START_FORGET_WEIGHT / (audio.reorder_adds + 1)
+            keep = max(0.0, min(REORDER_FORGET_FACTOR, keep))
+            for index in range(NUM_BUCKETS):
+                histogram[index] *= keep
+            histogram[bucket] += 1.0 - keep
+            audio.reorder_adds += 1
+        _set_reorder_target(audio)
+    audio.target_us = max(audio.underrun_target_us, audio.reorder_target_us)
 
 
 @kernel
@@ -343,6 +398,9 @@ def audio_on_packet(audio: Record, number: int, now_us: int) -> None:
             audio.arrival_us[number & _MASK] = now_us
             if audio.first_number < 0 or number < audio.first_number:
                 audio.first_number = number
+        if newest - number < HISTORY_US // audio.frame_us:
+            delay_us = now_us - number * audio.frame_us - _least_transit_us(audio)
+            _count_order(audio, True, delay_us)
         return
     for missing in range(max(newest + 1, number - _MASK), number):
         audio.arrival_us[missing & _MASK] = NEVER
@@ -365,3 +423,4 @@ def audio_on_packet(audio: Record, number: int, now_us: int) -> None:
         audio.next_play_us = -(-now_us // OUTPUT_US) * OUTPUT_US
     else:
         _note_delay(audio, number, now_us)
+        _count_order(audio, False, 0)

@@ -27,6 +27,7 @@ class Heard:
     played_frames: int = 0
     delay_sum_us: int = 0
     target_sum_us: int = 0
+    late_packets: int = 0
     runs_us: list[int] = field(default_factory=list)
     """lengths of all concealments, the present one last"""
 
@@ -53,6 +54,39 @@ def _transits_us(arrived: Sequence[tuple[int, int]], frame_us: int) -> list[int]
     return [at - n * frame_us for n, at in arrived if n > newest - HISTORY_US // frame_us]
 
 
+def _in_order(arrivals: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that came before all newer ones."""
+    found: list[tuple[int, int]] = []
+    for packet in arrivals:
+        if not found or packet[0] > found[-1][0]:
+            found.append(packet)
+    return found
+
+
+def _reorder_target_us(delays_us: Sequence[int | None], base_us: int) -> int:
+    """The target against reordering.
+
+    Args:
+        delays_us: of every packet from the second on: relative delay if it was reordered, or None.
+        base_us: the other target.
+    """
+    shares = [1.0] + [0.0] * 99
+    adds = 0
+    for delay_us in delays_us:
+        bucket = 0 if delay_us is None else delay_us // BUCKET_US
+        if bucket >= 100:
+            continue
+        factor = max(0.0, min(0.9993, 1.0 - 2.0 / (adds + 1)))
+        shares = [factor * share for share in shares]
+        shares[bucket] += 1.0 - factor
+        adds += 1
+    costs = [
+        max(0, bucket * BUCKET_US - base_us) + 2_000_000 * (1.0 - sum(shares[: bucket + 1]))
+        for bucket in range(100)
+    ]
+    return (costs.index(min(costs)) + 1) * BUCKET_US
+
+
 def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
     """The target delay once these packets, (number, time), have arrived in this order."""
     if len(arrivals) < 2:
@@ -61,11 +95,21 @@ def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
     shares = [0.0] * 100
     factor = 0.0
     adds = 0
-    start_us = arrivals[1][1]
+    start_us = -1
     largest_us = 0
-    for count in range(2, len(arrivals) + 1):
-        now_us = arrivals[count - 1][1]
-        transits_us = _transits_us(arrivals[:count], frame_us)
+    late_us: list[int | None] = []
+    in_order = [arrivals[0]]
+    for number, now_us in arrivals[1:]:
+        if number > in_order[-1][0]:
+            in_order.append((number, now_us))
+        transits_us = _transits_us(in_order, frame_us)
+        if number < in_order[-1][0]:
+            if number > in_order[-1][0] - HISTORY_US // frame_us:
+                late_us.append(now_us - number * frame_us - min(transits_us))
+            continue
+        late_us.append(None)
+        if start_us < 0:
+            start_us = now_us
         if now_us - start_us > 500_000:
             bucket = largest_us // BUCKET_US
             if bucket < 100:
@@ -83,14 +127,16 @@ def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
             start_us = now_us
             largest_us = 0
         largest_us = max(largest_us, transits_us[-1] - min(transits_us))
-    return target
+    if all(delay_us is None for delay_us in late_us):
+        return target
+    return max(target, _reorder_target_us(late_us, target))
 
 
 def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> Heard:
     """Play until just before `until_us`.
 
     Args:
-        arrivals: (number, time) of every packet, both increasing (times may be equal).
+        arrivals: (number, time) of every packet, times not decreasing.
     """
     heard = Heard()
     if not arrivals:
@@ -108,16 +154,20 @@ def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> H
             if at_us > now_us:
                 break
             seen += 1
-            if buffered and number - min(buffered) >= 200:
+            newest = max(arrived, default=(-1, 0))[0]
+            arrived.append((number, at_us))
+            if number < newest and (number < due or newest - number >= 200):
+                heard.late_packets += 1
+                continue
+            if number > newest and buffered and number - min(buffered) >= 200:
                 buffered.clear()
                 due = number
             buffered[number] = at_us
-            arrived.append((number, at_us))
         target = target_us(arrived, frame_us)
         number = min(buffered, default=-1)
         plays = bool(buffered)
         if buffered:
-            newest, newest_at_us = arrived[-1]
+            newest, newest_at_us = max(arrived)
             held_us = (newest - number) * frame_us + now_us - newest_at_us
             if run_us >= 90_000 and held_us < target / 2:
                 plays = False
@@ -137,7 +187,7 @@ def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> H
             continue
         change_us = 0
         if run_us == 0:
-            transits_us = _transits_us(arrived, frame_us)
+            transits_us = _transits_us(_in_order(arrived), frame_us)
             delay_us = now_us - number * frame_us - min(transits_us)
             high_us = target + max(transits_us) - min(transits_us) + 20_000
             is_allowed = now_us >= stretch_from_us

@@ -34,6 +34,7 @@ HEARD = (
     "played_frames",
     "delay_sum_us",
     "target_sum_us",
+    "late_packets",
 )
 
 NETWORK = Network(trace=constant(2e6, name="steady"), link=LinkConfig(queue_limit_s=0.3))
@@ -124,6 +125,26 @@ def test_the_target_is_the_upper_end_of_the_bucket_of_the_largest_delay_in_half_
     assert play(ordered, 1_300_000).target_us == 60_000  # 45 ms are in the bucket of 40 to 60
 
 
+@pytest.mark.parametrize(
+    ("one_in", "target_ms"),
+    [
+        # A tenth comes 95 ms late: 60 ms of wait beyond the other target, 20, cost less than 10 %
+        # of loss at 20 ms each. A hundredth is worth 20 ms, a thirtieth 67.
+        (10, 100),
+        (30, 100),
+        (100, 20),
+    ],
+)
+def test_reordered_packets_are_waited_for_where_their_loss_would_cost_more(
+    one_in: int, target_ms: int
+) -> None:
+    late = [(n, at + 95_000 if n % one_in == 5 else at) for n, at in steady(range(1_000))]
+    late.sort(key=lambda arrival: arrival[1])
+    audio = play(late, 20_000_000)
+    assert audio.underrun_target_us == 20_000
+    assert audio.target_us == target_ms * 1_000
+
+
 def test_the_playout_delay_settles_between_the_target_and_the_upper_limit() -> None:
     # A burst of lateness at the beginning, then a path without jitter: target 20, limit 40 ms.
     arrivals = [(n, max(at, 400_000)) for n, at in steady(range(3000))]
@@ -144,8 +165,10 @@ def test_a_buffer_that_is_full_starts_again_with_what_came_last() -> None:
 # --- Laws and twin --------------------------------------------------------------------------------
 
 
-def random_arrivals(seed: int) -> tuple[list[tuple[int, int]], int, int]:
-    """Packets over a path with loss, jitter and an outage, in order; frame length and end."""
+def random_arrivals(
+    seed: int, *, keeps_order: bool = True
+) -> tuple[list[tuple[int, int]], int, int]:
+    """Packets over a path with loss, jitter and an outage; frame length and end."""
     chance = random.Random(seed)
     frame_us = chance.choice([FRAME_US, FRAME_US, 10_000, 60_000])
     count = chance.choice([60, 150, 260])
@@ -163,23 +186,26 @@ def random_arrivals(seed: int) -> tuple[list[tuple[int, int]], int, int]:
             at_us = int(out_us + outage_us)
         if chance.random() < loss:
             continue
-        last_us = max(last_us, at_us)
+        last_us = max(last_us, at_us) if keeps_order else at_us
         arrivals.append((number, last_us))
+    arrivals.sort(key=lambda arrival: arrival[1])
     return arrivals, frame_us, count * frame_us + chance.choice([0, 777_777])
 
 
+@pytest.mark.parametrize("keeps_order", [True, False])
 @pytest.mark.parametrize("seed", range(24))
-def test_the_kernels_hear_what_their_twin_hears(seed: int) -> None:
-    arrivals, frame_us, until_us = random_arrivals(seed)
+def test_the_kernels_hear_what_their_twin_hears(seed: int, keeps_order: bool) -> None:
+    arrivals, frame_us, until_us = random_arrivals(seed, keeps_order=keeps_order)
     audio = play(arrivals, until_us, frame_us)
     heard = hear(arrivals, frame_us, until_us)
     for name in HEARD:
         assert audio[name] == getattr(heard, name), name
 
 
+@pytest.mark.parametrize("keeps_order", [True, False])
 @pytest.mark.parametrize("seed", range(24))
-def test_the_target_is_that_of_the_twin_after_every_packet(seed: int) -> None:
-    arrivals, frame_us, _ = random_arrivals(seed)
+def test_the_target_is_that_of_the_twin_after_every_packet(seed: int, keeps_order: bool) -> None:
+    arrivals, frame_us, _ = random_arrivals(seed, keeps_order=keeps_order)
     for count in range(1, len(arrivals), 20):
         audio = play(arrivals[:count], arrivals[count - 1][1] + 1, frame_us)
         assert audio.target_us == target_us(arrivals[:count], frame_us)
@@ -203,9 +229,10 @@ def test_what_is_heard_does_not_depend_on_when_it_is_asked_for(seed: int) -> Non
         assert audio[name] == once[name], name
 
 
+@pytest.mark.parametrize("keeps_order", [True, False])
 @pytest.mark.parametrize("seed", range(24))
-def test_sound_is_played_without_gap_or_overlap(seed: int) -> None:
-    arrivals, frame_us, until_us = random_arrivals(seed)
+def test_sound_is_played_without_gap_or_overlap(seed: int, keeps_order: bool) -> None:
+    arrivals, frame_us, until_us = random_arrivals(seed, keeps_order=keeps_order)
     audio = play(arrivals, until_us, frame_us)
     began_us = -(-arrivals[0][1] // 10_000) * 10_000
     frames_us = audio.played_frames * frame_us + audio.inserted_us - audio.removed_us
