@@ -75,6 +75,7 @@ PACER = record(
         ("rtx_head", "i8"),
         ("rtx_tail", "i8"),
         ("rtx_seq", "i8", (RTX_QUEUE_LENGTH,)),  # lost packets to be sent again
+        ("rtx_bytes", "i8", (RTX_QUEUE_LENGTH,)),  # on the wire
         ("rtx_queued_us", "i8", (RTX_QUEUE_LENGTH,)),
         ("prober", PROBER),
         ("is_due", "i1"),  # something has changed: look at it at once
@@ -312,6 +313,7 @@ def pacer_queue_rtx(pacer: Record, seq: int, size_bytes: int, now_us: int) -> bo
         return False
     slot = pacer.rtx_tail % RTX_QUEUE_LENGTH
     pacer.rtx_seq[slot] = seq
+    pacer.rtx_bytes[slot] = size_bytes
     pacer.rtx_queued_us[slot] = now_us
     pacer.rtx_tail += 1
     pacer_queue_packets(pacer, size_bytes, 1, now_us)

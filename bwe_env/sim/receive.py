@@ -124,8 +124,12 @@ def _look_at_gap(
     seq: int,
     now_us: int,
 ) -> None:
-    """Video packet `seq` is newer than all others: NACK what it makes due, or want a key frame."""
-    if flow.repair_enabled == 0:
+    """Video packet `seq` is newer than all others: NACK what it makes due, or want a key frame.
+
+    The list begins with the first packet that arrives (nack_requester.cc): what was lost before
+    it, only a key frame replaces.
+    """
+    if flow.repair_enabled == 0 or previous_seq < 0:
         return
     receiver = flow.receiver
     repair = flow.repair

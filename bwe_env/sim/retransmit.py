@@ -33,16 +33,19 @@ MIN_KEPT_PACKETS = 600
 WINDOW_US = 500_000
 SLOT_US = 20_000
 _SLOTS = WINDOW_US // SLOT_US
-#: A rate over so short a time says nothing and forbids nothing (rtc_base/rate_statistics.cc).
+#: A rate over so short a time, or of a single repeat before the window is full, says nothing and
+#: forbids nothing (rtc_base/rate_statistics.cc, Rate).
 MIN_SPAN_US = 1_000
 
 RETRANSMIT = record(
     [
         ("slot", "i8"),  # number of the newest slot, counted from the start of the call
         ("window_bytes", "i8"),  # of all slots
+        ("window_repeats", "i8"),
         ("first_us", "i8"),  # the first repeat since the window was last empty
         ("refused", "i8"),  # repeats that the rate limit forbade
         ("slot_bytes", "i8", (_SLOTS,)),  # ring
+        ("slot_repeats", "i8", (_SLOTS,)),
     ]
 )
 
@@ -52,10 +55,12 @@ def retransmit_reset(retransmit: Record) -> None:
     """Nothing repeated."""
     retransmit.slot = 0
     retransmit.window_bytes = 0
+    retransmit.window_repeats = 0
     retransmit.first_us = 0
     retransmit.refused = 0
     for slot in range(_SLOTS):
         retransmit.slot_bytes[slot] = 0
+        retransmit.slot_repeats[slot] = 0
 
 
 @kernel
@@ -68,16 +73,21 @@ def retransmit_take_rate(
         index = passed % _SLOTS
         retransmit.window_bytes -= retransmit.slot_bytes[index]
         retransmit.slot_bytes[index] = 0
+        retransmit.window_repeats -= retransmit.slot_repeats[index]
+        retransmit.slot_repeats[index] = 0
     retransmit.slot = slot
-    if retransmit.window_bytes == 0:
+    if retransmit.window_repeats == 0:
         retransmit.first_us = now_us
     span_us = min(WINDOW_US, now_us - retransmit.first_us)
-    if span_us > MIN_SPAN_US:
+    is_rate = span_us > MIN_SPAN_US and (retransmit.window_repeats > 1 or span_us == WINDOW_US)
+    if is_rate:
         rate_bps = retransmit.window_bytes * 8e6 / span_us
         if rate_bps + size_bytes * 8e6 / WINDOW_US > max_rate_bps:
             retransmit.refused += 1
             return False
     retransmit.window_bytes += size_bytes
+    retransmit.window_repeats += 1
+    retransmit.slot_repeats[slot % _SLOTS] += 1
     retransmit.slot_bytes[slot % _SLOTS] += size_bytes
     return True
 

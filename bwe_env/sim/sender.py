@@ -364,7 +364,7 @@ def _send_queued(
         slot = pacer.rtx_head % RTX_QUEUE_LENGTH
         original = pacer.rtx_seq[slot]
         packet = packets[original & mask]
-        size_bytes = packet.size_bytes + RTX_HEADER_BYTES
+        size_bytes = pacer.rtx_bytes[slot]
         pacer_unqueue(pacer, size_bytes, pacer.rtx_queued_us[slot])
         pacer.rtx_head += 1
         repairs = flow.history.next_seq - original

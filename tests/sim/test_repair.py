@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig, LinkConfig, PathConfig
 from bwe_env.network import Network
+from bwe_env.sim.flow import CONTROLLER_EXTERNAL, SIDE_RECEIVER
 from bwe_env.sim.packet import FATE_DELIVERED, FATE_RANDOM_LOSS, KIND_RTX, KIND_VIDEO
 from bwe_env.sim.retransmit import RETRANSMIT, retransmit_reset, retransmit_take_rate
 from bwe_env.trace import Trace, constant
@@ -79,6 +80,24 @@ def test_a_lost_packet_is_repaired_one_round_trip_after_its_gap_is_seen() -> Non
     assert receiver.frames_shown >= encoder.next_frame - 2
     assert receiver.freeze_count == 0
     assert (encoder.key_frames, receiver.key_requests) == (1, 0)
+
+
+def test_what_was_lost_before_the_first_arrival_is_replaced_by_a_key_frame() -> None:
+    call = make_call()
+    call.set_forward_loss(1.0)
+    call.run_until(0.05, SLOW_BPS)  # the frames of 0 and 33 ms
+    call.set_forward_loss(0.0)
+    call.run_until(1.0, SLOW_BPS)
+    assert len(lost_video(call)) == 2
+    assert call.flow.repair.nacked_packets == 0
+    assert len(repeats(call)) == 0
+    # Nothing can be decoded without a key frame: it is asked for after 200 ms without one, at the
+    # next look, and is here a round trip and at most a frame interval later.
+    receiver = call.flow.receiver
+    assert receiver.key_requests == 1
+    assert 200_000 <= receiver.last_request_us <= 200_000 + POLL_US
+    latest_us = receiver.last_request_us + ROUND_TRIP_US + 33_334 + 1_000
+    assert receiver.first_shown_us <= latest_us
 
 
 def test_the_picture_stands_until_the_repair_is_here() -> None:
@@ -205,7 +224,8 @@ def test_a_repeat_that_was_on_its_way_is_sent_again_because_the_sender_cannot_se
         call.step(SLOW_BPS)
     rows = call.packets
     mine = repeats(call)
-    assert len(mine) > 2
+    # A third would exceed the rate limit until the first is here.
+    assert len(mine) == 2
     assert (rows["fate"][mine] == FATE_DELIVERED).all()
     assert call.flow.totals.duplicate_packets == len(mine) - 1
     # Counted once: the frame was shown once.
@@ -227,6 +247,45 @@ def test_repeats_of_half_a_second_stay_within_the_target_rate() -> None:
         assert inside.sum() <= 25
     assert len(taken_us) == pytest.approx(3.0 * 50, rel=0.1)
     assert retransmit.refused == 600 - len(taken_us)
+
+
+def test_one_repeat_is_no_rate_and_forbids_no_second() -> None:
+    """RateStatistics::Rate: no rate of one sample in a window that is not full yet."""
+    retransmit = np.zeros(1, RETRANSMIT)[0]
+    retransmit_reset(retransmit)
+    rate_bps, size_bytes = 100_000, 1_000
+    # 1000 bytes in 5 ms would be 1.6 Mbps; two in 10 ms are a rate of the same size, and too much.
+    taken = [
+        retransmit_take_rate(retransmit, size_bytes, rate_bps, now_us)
+        for now_us in (1_000_000, 1_005_000, 1_010_000)
+    ]
+    assert taken == [True, True, False]
+    # Half a second after the last of them the window is empty and one begins anew.
+    taken = [
+        retransmit_take_rate(retransmit, size_bytes, rate_bps, now_us)
+        for now_us in (1_520_000, 1_530_000, 1_540_000)
+    ]
+    assert taken == [True, True, False]
+
+
+def test_a_repeat_whose_packet_left_the_ring_while_it_waited_leaves_nothing_in_the_queue() -> None:
+    # A window of one byte holds the pacer back; sound goes on and overwrites the lost packets.
+    call = OneCall(NETWORK, CallConfig(video=PLAIN_VIDEO), step_us=10_000, packet_rows=256)
+    call.flow.controller = CONTROLLER_EXTERNAL
+    call.flow.estimator_side = SIDE_RECEIVER
+    lose(call, 1.99, 2.01, 0.0)
+    call.run_until(2.08)
+    call.flow.pacer.cwnd_bytes = 1
+    call.run_until(2.5)
+    pacer = call.flow.pacer
+    assert pacer.rtx_tail > pacer.rtx_head  # repeats wait
+    call.run_until(10.0)  # 50 packets of sound a second
+    assert pacer.rtx_tail > pacer.rtx_head
+    pacer.cwnd_bytes = 0
+    call.flow.encoder.pause_until_us = 60_000_000
+    call.run_until(12.0)
+    assert (pacer.queue_packets, pacer.rtx_tail - pacer.rtx_head) == (0, 0)
+    assert (pacer.queue_bytes, pacer.queue_since_sum_us) == (0, 0)
 
 
 def test_packets_that_the_socket_refused_are_given_up_for_a_key_frame() -> None:
