@@ -69,10 +69,6 @@ FLOW = record(
         ("rtcp_received_base", "i8"),  # received packets told by the last RTCP report
         ("rtcp_newest_seq", "i8"),
         ("newest_forward_us", "i8"),  # one-way delay of the newest packet that has arrived
-        (
-            "rtcp_forward_us",
-            "i8",
-        ),  # its one-way delay, or an RTT (rtt_of_sent)
         ("rtt_us", "i8"),  # newest RTCP measurement at the sender
         ("last_consent_us", "i8"),  # newest consent response
         ("protection_rate_bps", "f8"),  # RTX and FEC of the last second, smoothed

@@ -70,9 +70,16 @@ _REPORT_SHARE = 0.05
 
 @kernel
 def _send(
-    call: Record, flow: Record, messages: np.ndarray, kind: int, a: int, b: int, now_us: int
+    call: Record,
+    flow: Record,
+    messages: np.ndarray,
+    kind: int,
+    a: int,
+    b: int,
+    now_us: int,
+    c: int = 0,
 ) -> None:
-    message_send(flow.mailbox, messages, call.reverse, call.relay, call.key, kind, a, b, now_us)
+    message_send(flow.mailbox, messages, call.reverse, call.relay, call.key, kind, a, b, c, now_us)
     flow.timers_us[EVENT_MESSAGE_ARRIVAL] = mailbox_next_us(flow.mailbox, messages)
 
 
@@ -355,12 +362,12 @@ def on_rtcp_timer(
         if flow.rtt_of_sent == 1:
             # In this model an RTT knows neither jitter nor outages of the reverse path.
             reverse_us = call.reverse.delay.propagation_us + call.relay.reverse.delay.propagation_us
-            flow.rtcp_forward_us = reverse_us + _delay_of_newest_sent_us(
+            delay_us = reverse_us + _delay_of_newest_sent_us(
                 call, flow, packets, queue, segments, now_us
             )
         else:
-            flow.rtcp_forward_us = flow.newest_forward_us
-        _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us)
+            delay_us = flow.newest_forward_us
+        _send(call, flow, messages, MESSAGE_RTCP, lost, received, now_us, delay_us)
     flow.timers_us[EVENT_RTCP] = now_us + flow.rtcp_interval_us
 
 
@@ -447,9 +454,11 @@ def _on_report(
 
 
 @kernel
-def _on_rtcp(flow: Record, lost: int, received: int, built_us: int, now_us: int) -> None:
+def _on_rtcp(
+    flow: Record, lost: int, received: int, delay_us: int, built_us: int, now_us: int
+) -> None:
     """The RTT is the forward delay of the newest packet the report knew and the report's own."""
-    rtt_us = flow.rtcp_forward_us
+    rtt_us = delay_us
     if flow.rtt_of_sent == 0:
         rtt_us += now_us - built_us
     flow.rtt_us = rtt_us
@@ -476,7 +485,7 @@ def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, 
         _on_report(flow, packets, message.a, message.b, message.built_us, now_us)
         schedule_pacer(flow, now_us)
     elif kind == MESSAGE_RTCP:
-        _on_rtcp(flow, message.a, message.b, message.built_us, now_us)
+        _on_rtcp(flow, message.a, message.b, message.c, message.built_us, now_us)
         schedule_pacer(flow, now_us)
     elif kind == MESSAGE_NACK:
         sender_on_nack(flow, packets, message.a, message.b, now_us)

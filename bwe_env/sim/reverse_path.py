@@ -15,7 +15,8 @@ from bwe_env.sim.relay import relay_reverse_us
 from bwe_env.sim.rng import STREAM_REVERSE_JITTER, STREAM_REVERSE_LOSS
 
 MESSAGE_REPORT = 0  # transport feedback on packets a..b
-MESSAGE_RTCP = 1  # receiver report: a packets lost, b received since the last one
+#: Receiver report: a packets lost, b received since the last one, c is what the RTT is made of.
+MESSAGE_RTCP = 1
 MESSAGE_NACK = 2  # packet a is wanted again, and a + 1 + i for each bit i of b
 #: How many packets after the first one NACK message can name. On the wire (RFC 4585 section 6.2.1)
 #: an entry names 16 and a message has many entries.
@@ -30,6 +31,7 @@ MESSAGE = record(
         ("built_us", "i8"),
         ("a", "i8"),
         ("b", "i8"),
+        ("c", "i8"),
         ("kind", "i8"),
     ]
 )
@@ -64,6 +66,7 @@ def message_send(
     kind: int,
     a: int,
     b: int,
+    c: int,
     now_us: int,
 ) -> None:
     """Put a message on the reverse path; it may be lost there.
@@ -87,6 +90,7 @@ def message_send(
     message.built_us = now_us
     message.a = a
     message.b = b
+    message.c = c
     message.kind = kind
     mailbox.tail += 1
 

@@ -147,7 +147,6 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     flow.first_pending_seq = 0
     flow.rtcp_received_base = 0
     flow.rtcp_newest_seq = -1
-    flow.rtcp_forward_us = 0
     flow.newest_forward_us = 0
     flow.rtt_us = DEFAULT_RTT_US
     flow.last_consent_us = start_us

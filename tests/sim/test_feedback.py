@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bwe_env.config import CallConfig, FeedbackConfig, PathConfig
+from bwe_env.config import CallConfig, FeedbackConfig, PathConfig, VideoConfig
 from bwe_env.network import Network
 from bwe_env.sim.packet import FATE_DELIVERED, REPORT_LOST, REPORT_NONE
 from bwe_env.trace import constant
@@ -132,3 +132,23 @@ def test_the_rtt_of_the_step_is_that_of_the_newest_report() -> None:
     # The newest packet of a report waited up to a frame interval for it to be built.
     assert (steps["rtt_ms"][5:] >= 50.0).all()
     assert (steps["rtt_ms"][5:] <= 50.0 + 33.4 + 2.0).all()
+
+
+def test_the_rtt_belongs_to_its_own_report_even_with_several_under_way() -> None:
+    # Reports of each second take 1.6 s; from 5.5 s on packets take 1 s more.
+    network = Network(
+        trace=constant(20e6),
+        forward=PathConfig(propagation_delay_s=0.02, delay_steps=((5.5, 1.0),)),
+        reverse=PathConfig(propagation_delay_s=1.6),
+    )
+    call = OneCall(network, CallConfig(video=VideoConfig(enabled=False)), step_us=20_000)
+    rtts_us: dict[int, int] = {}
+    while call.now_us < 12_000_000:
+        call.step()
+        rtts_us.setdefault(int(call.flow.rtt_us), call.now_us)
+    slack_us = 1_000  # service
+    known = {rtt_us: at_us for rtt_us, at_us in rtts_us.items() if rtt_us != 100_000}
+    assert [round(rtt_us, -4) for rtt_us in known] == [1_620_000, 2_620_000]
+    # The first report that knows of a packet of after the step is that of 7 s.
+    (_, changed_us) = known.values()
+    assert 8_600_000 <= changed_us <= 8_600_000 + 20_000 + slack_us
