@@ -99,7 +99,7 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
     # Seconds that end before the call does; what is left of a last one is not scored.
     scored_s = window["scored_s"] + remaining_s
-    frozen_s = us_to_s(1.0) * _frozen_us(steps, call) + remaining_s
+    frozen_s = us_to_s(1.0) * receiver["frozen_us"] + remaining_s
     sent_packets = totals["sent_packets"].sum(axis=1)
     columns: dict[str, NDArray[Any]] = {
         "duration_s": duration_s,
@@ -280,10 +280,3 @@ def _video_columns(world: World, duration_s: NDArray[np.float64]) -> dict[str, N
         * _ratio(receiver["buffer_delay_sum_us"], receiver["frames_shown"]),
         "video_qp": qp,
     }
-
-
-def _frozen_us(steps: NDArray[Any], call: CallConfig) -> NDArray[np.float64]:
-    """Frozen time charged to the intervals of each call, microseconds."""
-    lengths_us = np.diff(steps["time_s"], axis=1, prepend=0.0) * 1e6
-    frozen: NDArray[np.float64] = np.nansum(steps["frozen_ratio"] * lengths_us, axis=1)
-    return frozen

@@ -65,6 +65,16 @@ def test_only_a_freeze_of_half_a_second_counts_as_long(until_s: float, counts: b
         assert row["freeze_ratio_above_500ms"] == pytest.approx(5.0 / 9.0, abs=0.01)
 
 
+def test_a_gap_that_is_open_at_the_end_counts_whole_by_either_measure() -> None:
+    row, call, _ = row_of(replace(NETWORK, forward=out(4.0, 60.0)), 9.0)
+    receiver = call.flow.receiver
+    open_s = 9.0 - receiver.last_shown_us * 1e-6
+    assert open_s > 4.5
+    earlier_s = receiver.closed_frozen_us * 1e-6
+    assert row["freeze_ratio"] == pytest.approx((earlier_s + open_s) / 9.0, abs=1e-9)
+    assert open_s / 9.0 <= row["freeze_ratio_above_500ms"] <= row["freeze_ratio"] + 1e-12
+
+
 def test_an_open_silence_at_the_end_counts() -> None:
     row, _, _ = row_of(replace(NETWORK, forward=out(4.0, 60.0)), 12.0)
     assert row["not_ready_s"] == pytest.approx(12.0 - 4.0 - 5.0, abs=0.15)

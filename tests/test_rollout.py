@@ -248,7 +248,10 @@ def test_the_table_says_what_the_packets_of_the_call_say() -> None:
     assert row["mean_reward"] == pytest.approx(steps["reward"].sum() / duration_s)
     assert row["mean_capacity_bps"] == pytest.approx(1.25e6)
     assert row["utilisation"] == pytest.approx(row["mean_receive_bps"] / 1.25e6)
-    assert row["freeze_ratio"] == pytest.approx(steps["frozen_ratio"].mean())
+    frozen_s = call.flow.receiver.frozen_us * 1e-6
+    assert row["freeze_ratio"] == pytest.approx(frozen_s / duration_s)
+    # What shows itself as a freeze at the very end is too much for the last intervals.
+    assert 0.0 <= frozen_s - 0.1 * steps["frozen_ratio"].sum() < 0.2
     assert row["call_score"] == pytest.approx(steps["call_score"][9::10].mean())
 
 
