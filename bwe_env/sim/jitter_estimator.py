@@ -4,8 +4,9 @@ Follows modules/video_coding/timing/jitter_estimator.cc and frame_delay_variatio
 a Kalman filter explains the change of delay from frame to frame by the change of size (a line
 through the origin and an offset); what it cannot explain is noise. The wait is what the largest
 frame takes beyond the average one, plus 2.33 standard deviations of the noise less 30 ms, plus 10
-ms; a round trip on top once frames come late because of retransmissions. Left out: the scaling of
-the wait below 10 frames a second, and the measured frame rate (the camera's stands in for it).
+ms; most of a round trip on top once frames come late because of retransmissions. Left out: the
+scaling of the wait below 10 frames a second, the measured frame rate (the camera's stands in for
+it), and the filter of the round-trip time.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ CONGESTION_FACTOR = -0.25  # [kCongestionRejectionFactor]
 SYSTEM_JITTER_MS = 10.0  # [OPERATING_SYSTEM_JITTER]
 MIN_ESTIMATE_MS = 1.0
 MAX_ESTIMATE_MS = 10_000.0
-NACKED_FRAMES = 3  # [kNackLimit] so many late frames add a round trip
+NACKED_FRAMES = 3  # [kNackLimit] so many late frames add to the wait
 NACKED_TIMEOUT_US = 60_000_000  # [kNackCountTimeout]
+# So much of the round-trip time, and at most that: WebRTC-RttMult is on by default, and then FEC
+# makes no difference (rtc_base/experiments/rtt_mult_experiment.cc).
+NACKED_RTT_SHARE = 0.9  # [rtt_mult_setting]
+MAX_NACKED_US = 200_000  # [rtt_mult_add_cap_ms]
 # The filter (frame_delay_variation_kalman_filter.cc).
 START_SLOPE = 1.0 / (512e3 / 8.0)  # per byte and ms
 PROCESS_NOISE_SLOPE = 2.5e-10
@@ -204,5 +209,5 @@ def jitter_delay_us(jitter: Record, rtt_us: int, now_us: int) -> int:
         jitter.nacked_frames = 0
     delay_us = int((jitter.estimate_ms + SYSTEM_JITTER_MS) * 1e3)
     if jitter.nacked_frames >= NACKED_FRAMES:
-        delay_us += rtt_us
+        delay_us += min(MAX_NACKED_US, int(NACKED_RTT_SHARE * rtt_us))
     return delay_us

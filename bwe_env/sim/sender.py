@@ -314,7 +314,7 @@ def _protect(flow: Record, frame: Record, size_bytes: int, ends_frame: bool, now
     fec = flow.fec
     fec_on_media(fec, flow.history.next_seq - 1, size_bytes, frame.is_key)
     encoder = flow.encoder
-    frame_rate_hz = 1e6 / encoder.frame_interval_us
+    frame_rate_hz = encoder_frame_rate_hz(encoder)
     is_full = fec.num_media == MAX_BLOCK_PACKETS
     if ends_frame:
         fec.num_frames += 1

@@ -220,6 +220,22 @@ def test_parity_packets_are_sent_after_their_block_and_as_large_as_its_largest_p
         assert len(mine) <= block.num_parity <= len(block.media)
 
 
+def test_a_block_lasts_two_round_trips_of_frames_that_are_coded() -> None:
+    # 30 kbps are 13 frames a second at the coarsest quantiser: 5 in two round trips of 0.21 s,
+    # where the camera's 30 would make it 6, the most.
+    network = lossy("single", reverse_s=0.165)
+    call = OneCall(network, CallConfig(video=with_fec(), audio=SILENT), mode="rate", key=3)
+    call.run_until(30.0, 30_000)
+    assert call.flow.encoder.next_frame / 30.0 == pytest.approx(13.0, abs=0.3)
+    assert call.flow.rtt_us == pytest.approx(206_000, abs=2_000)
+    blocks = call.flow.fec.blocks
+    late = blocks[blocks["number"] > blocks["number"].max() - 10]
+    assert len(late) == 10
+    for block in late:
+        rows = call.packets[block["first_seq"] : block["last_seq"] + 1]
+        assert len(np.unique(rows["frame"][rows["kind"] == KIND_VIDEO])) == 5
+
+
 def test_protection_comes_off_the_encoder_and_takes_at_most_half() -> None:
     plain = OneCall(lossy("heavy"), CallConfig(video=PLAIN_VIDEO, audio=SILENT), mode="rate", key=3)
     plain.run_until(20.0, 1_000_000)
@@ -244,10 +260,15 @@ def test_fec_off_sends_none_and_changes_no_packet() -> None:
     assert not (call.packets["kind"] == KIND_FEC).any()
 
 
-def test_on_a_long_path_with_loss_fec_shows_more_frames_in_time() -> None:
+@pytest.mark.parametrize("jitter_buffer", [False, True])
+@pytest.mark.parametrize("key", [5, 6, 7])
+def test_on_a_long_path_with_loss_fec_shows_more_frames_in_time(
+    key: int, jitter_buffer: bool
+) -> None:
     results = []
-    for video in (VideoConfig(), VideoConfig(fec=FecConfig(enabled=True))):
-        call = OneCall(lossy("single", reverse_s=0.2), CallConfig(video=video), mode="rate", key=5)
+    for fec in (FecConfig(), FecConfig(enabled=True)):
+        config = CallConfig(video=VideoConfig(fec=fec, jitter_buffer=jitter_buffer))
+        call = OneCall(lossy("single", reverse_s=0.2), config, mode="rate", key=key)
         call.run_until(20.0, 1_500_000)
         results.append(int(call.flow.receiver.freeze_us))
     assert results[1] < 0.6 * results[0]

@@ -68,7 +68,7 @@ def test_the_filter_learns_what_a_byte_takes_and_waits_for_the_largest_frame() -
     assert jitter_delay_us(jitter, 0, 0) * 1e-3 == pytest.approx(expected_ms, abs=2.0)
 
 
-def test_three_late_frames_add_a_round_trip_for_a_minute() -> None:
+def test_three_late_frames_add_most_of_a_round_trip_for_a_minute() -> None:
     jitter = estimator()
     feed(jitter, np.full(300, 50_000), np.full(300, 5_000))
     before_us = jitter_delay_us(jitter, 80_000, 1_000_000)
@@ -76,7 +76,9 @@ def test_three_late_frames_add_a_round_trip_for_a_minute() -> None:
         jitter_on_late_frame(jitter, 1_000_000)
     assert jitter_delay_us(jitter, 80_000, 1_000_000) == before_us
     jitter_on_late_frame(jitter, 1_000_000)
-    assert jitter_delay_us(jitter, 80_000, 61_000_000) == before_us + 80_000
+    # 0.9 of it, at most 200 ms.
+    assert jitter_delay_us(jitter, 80_000, 61_000_000) == before_us + 72_000
+    assert jitter_delay_us(jitter, 400_000, 61_000_000) == before_us + 200_000
     assert jitter_delay_us(jitter, 80_000, 61_000_001) == before_us
 
 
