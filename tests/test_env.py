@@ -13,11 +13,22 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import bwe_env
-from bwe_env.config import CallConfig
+from bwe_env.config import (
+    CallConfig,
+    FecConfig,
+    JitterConfig,
+    LinkConfig,
+    LossConfig,
+    OnOffTraffic,
+    PathConfig,
+    RelayConfig,
+    TcpTraffic,
+    VideoConfig,
+)
 from bwe_env.errors import ActionError, BweEnvError, ConfigError, UnknownNameError
 from bwe_env.network import Network
 from bwe_env.observation import FEATURES, NUM_FEATURES
-from bwe_env.trace import constant, networks
+from bwe_env.trace import constant, networks, square, step
 from bwe_env.vector_env import INFO_KEYS, BandwidthEstimationVectorEnv
 
 ID = "BandwidthEstimation-v0"
@@ -98,6 +109,61 @@ def test_sub_env_i_is_the_single_env_seeded_s_plus_i_bit_for_bit(
             assert reward == rewards[i]
             assert is_over == overs[i]
             assert {name: infos[name][i] for name in INFO_KEYS} == info
+
+
+#: Everything that can be on at once: others in the queue, a relay, chance, an AQM, a policer.
+CROWDED = Network(
+    trace=square(4e6, 3e5, half_period_s=1.3),
+    start_s=0.4,
+    link=LinkConfig(
+        discipline="codel", policer_rate_bps=5e6, max_wait_s=0.5, grant_interval_s=0.008
+    ),
+    forward=PathConfig(
+        jitter=JitterConfig(distribution="normal", scale_s=0.01, correlation=0.5),
+        loss=LossConfig(good_loss=0.01, bad_loss=0.6, good_to_bad=0.02, bad_to_good=0.2),
+        delay_steps=((2.0, 0.05), (4.0, 0.0)),
+    ),
+    reverse=PathConfig(loss=LossConfig(good_loss=0.05)),
+    relay=RelayConfig(forward=PathConfig(loss=LossConfig(good_loss=0.01))),
+    cross_traffic=(TcpTraffic(), OnOffTraffic(mean_on_s=0.5, mean_off_s=0.5)),
+    competing_calls=2,
+    competing_start_s=(0.0, 1.5),
+    competing_added_delay_s=(0.02,),
+)
+#: It drops some two seconds after its end.
+DYING = Network(trace=step(2e6, 0.0, at_s=2.0, duration_s=1_000.0))
+PIE = Network(trace=constant(8e5), link=LinkConfig(discipline="pie", queue_limit_bytes=40_000))
+
+
+@pytest.mark.parametrize("action_mode", ["rate", "scale"])
+def test_a_reused_env_is_a_fresh_one_bit_for_bit_whatever_was_called_before(action_mode):
+    call = CallConfig(
+        duration_s=6.0,
+        drop_timeout_s=2.0,
+        consent_interval_s=0.3,
+        video=VideoConfig(
+            fec=FecConfig(enabled=True), picture_size="ladder", scene_change_interval_s=2.0
+        ),
+    )
+    a_network = (CROWDED, DYING, PIE)
+    arguments = {"networks": a_network, "call": call, "action_mode": action_mode}
+    actions = random_actions(60, 1)[:, 0]
+
+    def play(env, network: int) -> list[bytes]:
+        observation, info = env.reset(seed=11, options={"network_index": network})
+        rows = [(observation.tobytes(), tuple(info.values()))]
+        for action in actions:
+            observation, reward, terminated, truncated, info = env.step(action)
+            rows.append((observation.tobytes(), reward, tuple(info.values())))
+            if terminated or truncated:
+                break
+        return [repr(row).encode() for row in rows]
+
+    fresh = [play(gymnasium.make(ID, **arguments), network) for network in range(3)]
+    assert [len(rows) == 61 for rows in fresh] == [True, False, True]
+    reused = gymnasium.make(ID, **arguments)
+    for network in (0, 1, 0, 2, 1, 2, 0, 0):
+        assert play(reused, network) == fresh[network], network
 
 
 def test_autoreset_modes_visit_the_same_states(some_networks):
