@@ -12,13 +12,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bwe_env.config import CallConfig, FeedbackConfig, LinkConfig, OnOffTraffic, TcpTraffic
+from bwe_env.config import (
+    CallConfig,
+    FecConfig,
+    FeedbackConfig,
+    LinkConfig,
+    LossConfig,
+    OnOffTraffic,
+    PathConfig,
+    RelayConfig,
+    TcpTraffic,
+)
 from bwe_env.config import VideoConfig as Video
 from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
 from bwe_env.rollout import run_calls
 from bwe_env.sim.cross_traffic import CUBIC_C, w_cubic
-from bwe_env.sim.packet import FATE_AQM_DROP, FATE_DELIVERED, FATE_POLICER_DROP, FATE_QUEUE_DROP
+from bwe_env.sim.packet import (
+    FATE_AQM_DROP,
+    FATE_DELIVERED,
+    FATE_PENDING,
+    FATE_POLICER_DROP,
+    FATE_QUEUE_DROP,
+    KIND_FEC,
+    KIND_RTX,
+    KIND_VIDEO,
+    N_FATES,
+    N_KINDS,
+)
 from bwe_env.trace import Trace, constant, square
 from tests.sim.calls import SILENT, OneCall
 
@@ -126,6 +148,68 @@ def test_every_byte_of_everybody_is_delivered_dropped_with_its_cause_or_under_wa
             assert source["timer_us"] > call.now_us
         for totals in call.world.flows["totals"][: call.call.num_flows]:
             assert totals["fate_bytes"].sum() == totals["sent_bytes"].sum()
+
+
+lossy = st.builds(
+    PathConfig,
+    propagation_delay_s=st.floats(0.005, 0.2),
+    loss=st.one_of(
+        st.floats(0.0, 0.2).map(lambda p: LossConfig(good_loss=p)),
+        st.just(LossConfig(bad_loss=0.8, good_to_bad=0.02, bad_to_good=0.2)),
+    ),
+)
+crowds = st.builds(
+    replace,
+    shared,
+    forward=lossy,
+    reverse=lossy,
+    relay=st.one_of(st.none(), st.builds(RelayConfig, forward=lossy, reverse=lossy)),
+    competing_added_delay_s=st.just(()),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(crowds, st.integers(1, 1000), st.booleans())
+def test_video_of_every_call_in_a_crowd_arrives_once_or_is_recovered_or_lost_with_its_cause(
+    a_network: Network, key: int, fec: bool
+) -> None:
+    video = Video(fec=FecConfig(enabled=fec), scene_change_interval_s=2.0)
+    call = OneCall(a_network, replace(VIDEO, duration_s=6.0, video=video), key=key)
+    call.run_until(6.0)
+    for index in range(call.call.num_flows):
+        flow = call.world.flows[index]
+        assert flow["history"]["next_seq"] <= call.packet_rows
+        rows = call.world.packets[index, : flow["history"]["next_seq"]]
+        totals, fates, kinds = flow["totals"], rows["fate"], rows["kind"]
+        # By kind and by fate, in packets and bytes, refused ones apart.
+        for kind in range(N_KINDS):
+            mine = rows[kinds == kind]
+            assert totals["sent_packets"][kind] >= len(mine)
+            if totals["refused_packets"] == 0:
+                assert totals["sent_packets"][kind] == len(mine)
+                assert totals["sent_bytes"][kind] == mine["size_bytes"].sum()
+        for fate in set(range(N_FATES)) - {FATE_QUEUE_DROP}:
+            mine = rows[fates == fate]
+            assert totals["fate_packets"][fate] == len(mine)
+            assert totals["fate_bytes"][fate] == mine["size_bytes"].sum()
+        # A packet that was recovered had been lost, and is recovered once: by a repeat or by FEC.
+        is_video = kinds == KIND_VIDEO
+        recovered = rows["is_repaired"] == 1
+        assert (kinds[recovered] == KIND_VIDEO).all()
+        assert not np.isin(fates[recovered], (FATE_DELIVERED, FATE_PENDING)).any()
+        repeats = ((kinds == KIND_RTX) & (fates == FATE_DELIVERED)).sum()
+        by_repeat = repeats - totals["duplicate_packets"]
+        assert recovered.sum() == by_repeat + totals["fec_recovered"]
+        assert fec or totals["fec_recovered"] == totals["sent_packets"][KIND_FEC] == 0
+        # No frame has a packet twice, and none is shown without all of its own.
+        there = is_video & ((fates == FATE_DELIVERED) | recovered)
+        counts = np.bincount(rows["frame"][there], minlength=flow["encoder"]["next_frame"] + 1)
+        frames = call.world.frames[index]
+        for frame in frames[frames["number"] >= 0]:
+            assert frame["num_received"] <= counts[frame["number"]]
+            assert frame["num_received"] <= frame["num_packets"]
+            if frame["show_us"] > 0:
+                assert frame["num_received"] == frame["num_packets"] == counts[frame["number"]]
 
 
 @settings(max_examples=10, deadline=None)
@@ -342,6 +426,54 @@ def test_gcc_keeps_a_small_share_beside_a_bulk_flow_that_fills_a_deep_queue() ->
     total = table["mean_receive_bps"] + table["cross_traffic_bps"]
     assert (total > 0.9 * 3e6).all()
     assert (total <= 3e6).all()
+
+
+#: What a call sends at its lowest: sound with its headers (32 + 16 kbps), video of 30 kbps with its
+#: own (10 kbps at 30 Hz).
+LEAST_BPS = 88_000.0
+STATIC = {"threshold_gain_up": 0.0, "threshold_gain_down": 0.0, "loss_estimator": "classic"}
+DRAFT = {"threshold_gain_up": 0.01, "threshold_gain_down": 0.00018, "loss_estimator": "classic"}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "least_share", "most_share"),
+    [
+        ("small static threshold", STATIC | {"threshold_initial_ms": 6.0}, 0.0, 0.06),
+        ("large static threshold", STATIC | {"threshold_initial_ms": 60.0}, 1 / 3, 0.9),
+        ("adaptive as in the draft", DRAFT, 1 / 3, 2 / 3),
+        ("adaptive as in libwebrtc", {}, 0.0, 1 / 3),
+    ],
+)
+def test_a_small_static_threshold_starves_gcc_beside_tcp_and_an_adaptive_one_saves_it(
+    name: str, parameters: dict[str, Any], least_share: float, most_share: float
+) -> None:
+    """draft-ietf-rmcat-gcc-02 section 5.4, from De Cicco, Carlucci and Mascolo, Packet Video 2013:
+    a static threshold lets a concurrent TCP flow starve GCC, a larger one avoids it, and so does an
+    adaptive one with K_u = 0.01 and K_d = 0.00018.
+
+    Starved: hardly more than the least that a call sends. A fair share: within a factor of two of
+    TCP's rate (RFC 5348 section 1). libwebrtc M150 has K_u = 0.0087 and K_d = 0.039, against the
+    draft's recommendation of K_u > K_d: it gives way beside a deep queue.
+    """
+    shared = network(TcpTraffic(), capacity_bps=2e6, queue_s=0.3)
+    gcc = GccParameters(**parameters)
+    call = replace(VIDEO, duration_s=120.0)
+    table = run_calls([shared], "gcc", seeds=(0, 1, 2), call=call, gcc=gcc)
+    shares = table["link_share"]
+    print(f"GCC beside one CUBIC flow, 2 Mbps, 300 ms, {name}: share {np.round(shares, 3)}")
+    assert (shares >= least_share).all()
+    assert (shares <= most_share).all()
+    if most_share < 0.1:
+        assert (table["mean_receive_bps"] < 1.3 * LEAST_BPS).all()
+    # A loss-based flow fills the queue whoever shares it: most of 300 ms, most of the time.
+    assert (table["queue_delay_ms_p50"] > 200.0).all()
+
+
+def test_without_tcp_the_queue_is_short_whatever_the_threshold_does() -> None:
+    for parameters in (DRAFT, {}):
+        gcc = GccParameters(**parameters)  # type: ignore[arg-type]
+        table = run_calls([network(capacity_bps=2e6, queue_s=0.3)], "gcc", seeds=(0,), gcc=gcc)
+        assert table["queue_delay_ms_p50"][0] < 60.0
 
 
 def test_a_call_regains_the_link_when_the_bulk_flow_ends() -> None:

@@ -253,6 +253,27 @@ def test_protection_comes_off_the_encoder_and_takes_at_most_half() -> None:
     assert light.flow.totals.sent_bytes.sum() * 8 / 20.0 == pytest.approx(1_000_000, rel=0.03)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_comes_off_the_encoder_is_every_byte_of_parity_and_of_repeats(name: str) -> None:
+    """The smoothed rate that the budget is charged with, worked out anew from what was sent."""
+    call = OneCall(lossy(name), CallConfig(video=with_fec(), audio=SILENT), mode="rate", key=3)
+    call.run_until(10.0, 1_500_000)
+    rows, flow = call.packets, call.flow
+    is_parity = rows["kind"] == KIND_FEC
+    assert flow.totals.sent_bytes[KIND_FEC] == rows["size_bytes"][is_parity].sum() > 0
+    charged = rows[is_parity | (rows["kind"] == KIND_RTX)]
+    interval_us = float(flow.encoder.frame_interval_us)
+    frames_us = np.array([int(k * interval_us + 0.5) for k in range(int(flow.encoder.captured))])
+    # A frame comes before what the pacer sends at its very microsecond.
+    frame = np.searchsorted(frames_us, charged["send_us"], side="right") - 1
+    sent_bytes = np.bincount(frame, charged["size_bytes"], minlength=len(frames_us))
+    rate_bps = 0.0
+    for frame_bytes in (0.0, *sent_bytes[:-1].tolist()):
+        rate_bps += (frame_bytes * 8e6 / interval_us - rate_bps) / 30.0
+    assert flow.protection_rate_bps == pytest.approx(rate_bps, rel=1e-9)
+    assert rate_bps > 100_000
+
+
 def test_fec_off_sends_none_and_changes_no_packet() -> None:
     assert not VideoConfig().fec.enabled
     call = OneCall(Network(trace=constant(2e6)), CallConfig())
