@@ -1,15 +1,20 @@
-"""The gate: what no reward may allow. Degenerate policies score below GCC, per kind of network."""
+"""The gate: what no reward may allow. Degenerate policies score below GCC, per kind of network.
+
+On the whole media path: sound, repeats, jitter buffer and frame skipping are on by default; FEC and
+a ladder of picture sizes are a variant.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bwe_env.action import rate_to_action
-from bwe_env.config import CallConfig, VideoConfig
+from bwe_env.config import CallConfig, FecConfig, VideoConfig
 from bwe_env.estimator import NO_TIMEOUT_US, RateDecision
 from bwe_env.feedback import FeedbackReport, SentPacket
 from bwe_env.network import Network
@@ -17,6 +22,7 @@ from bwe_env.rollout import run_calls
 from bwe_env.trace import networks
 
 CALL = CallConfig()
+LADDER = replace(CALL, video=VideoConfig(fec=FecConfig(enabled=True), picture_size="ladder"))
 SCORES = ("mean_reward", "call_score")
 Calls = dict[str, np.ndarray]
 
@@ -99,15 +105,36 @@ def gate_networks() -> list[Network]:
     return networks("validation", count=36)
 
 
-@pytest.fixture(scope="module")
-def calls(gate_networks: list[Network]) -> dict[str, Calls]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(CALL, id="default"),
+        pytest.param(LADDER, id="fec and ladder", marks=pytest.mark.slow),
+    ],
+)
+def calls(gate_networks: list[Network], request: pytest.FixtureRequest) -> dict[str, Calls]:
     """Every policy on every network, one seed."""
     logging.getLogger("bwe_env.external").setLevel(logging.ERROR)
+    call: CallConfig = request.param
     policies = {"gcc": "gcc", **DEGENERATE, **REASONABLE}
-    tables = {name: run_calls(gate_networks, p, seeds=(0,)) for name, p in policies.items()}
-    muted = CallConfig(video=VideoConfig(enabled=False))
+    tables = {
+        name: run_calls(gate_networks, p, seeds=(0,), call=call) for name, p in policies.items()
+    }
+    muted = replace(call, video=replace(call.video, enabled=False))
     tables["mute the video"] = run_calls(gate_networks, "gcc", seeds=(0,), call=muted)
     return tables
+
+
+def test_the_gate_runs_on_the_whole_media_path(calls):
+    """Each part of it is on, and acts somewhere."""
+    gcc = calls["gcc"]
+    for name in ("rtx_packets", "nacks", "audio_played_s", "jitter_buffer_delay_ms", "plis"):
+        assert gcc[name].sum() > 0, name
+    assert (gcc["jitter_buffer_delay_ms"] > 10.0).all()  # kOperatingSystemJitter alone
+    skipped = (
+        CALL.video.frame_rate_hz * CALL.duration_s - calls["constant minimum"]["frames_encoded"]
+    )
+    assert (skipped > 0.3 * CALL.video.frame_rate_hz * CALL.duration_s).all()
 
 
 @pytest.mark.parametrize("name", [*DEGENERATE, "mute the video"])
