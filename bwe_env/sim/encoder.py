@@ -28,6 +28,10 @@ MAX_REPAYMENT = 0.5
 #: Smallest frame: a few headers and skipped macroblocks (ours).
 MIN_FRAME_BYTES = 50
 
+#: Requests for key frames that come sooner after one are ignored (kMinKeyframeSendInterval,
+#: video/encoder_rtcp_feedback.cc).
+MIN_KEY_INTERVAL_US = 300_000
+
 #: The least cwnd_reduce_ratio that makes the encoder drop frames (video_stream_encoder.cc).
 MIN_REDUCE_RATIO = 0.01
 
@@ -88,6 +92,7 @@ ENCODER = record(
         ("captured", "i8"),  # frames captured, dropped ones included
         ("drop_counter", "i8"),  # frames while the congestion window pushed back
         ("key_frames", "i8"),
+        ("key_request_us", "i8"),  # the receiver's last one that was not ignored
         ("uses_ladder", "i8"),
         ("skips_frames", "i8"),  # when the rate is too low for all
         ("picture", "i8"),  # position of its size on the ladder
@@ -133,6 +138,7 @@ def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
     encoder.drop_counter = 0
     encoder.key_frames = 0
     encoder.is_key_requested = 1
+    encoder.key_request_us = -MIN_KEY_INTERVAL_US
     encoder.picture = 0
     for position in range(1, len(_LADDER_RATES_BPS)):
         if encoder.uses_ladder == 1 and _LADDER_RATES_BPS[position] <= start_rate_bps:
@@ -143,6 +149,15 @@ def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
     encoder.credit_bits = 0.0
     encoder.coarse_frames = 0
     encoder.qp_sum = 0.0
+
+
+@kernel
+def encoder_on_key_request(encoder: Record, now_us: int) -> None:
+    """The receiver asks for a key frame."""
+    if now_us - encoder.key_request_us < MIN_KEY_INTERVAL_US:
+        return
+    encoder.key_request_us = now_us
+    encoder.is_key_requested = 1
 
 
 @kernel

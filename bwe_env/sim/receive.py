@@ -9,6 +9,7 @@ from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import account_arrived, account_inbound
 from bwe_env.sim.audio import audio_on_packet
 from bwe_env.sim.decision import apply_decision, follow_gcc
+from bwe_env.sim.encoder import encoder_on_key_request
 from bwe_env.sim.events import (
     EVENT_CONSENT_ARRIVAL,
     EVENT_DROP,
@@ -490,7 +491,7 @@ def on_message_arrival(flow: Record, packets: np.ndarray, messages: np.ndarray, 
     elif kind == MESSAGE_NACK:
         sender_on_nack(flow, packets, message.a, message.b, now_us)
     elif kind == MESSAGE_KEY_REQUEST:
-        flow.encoder.is_key_requested = 1
+        encoder_on_key_request(flow.encoder, now_us)
     elif kind == MESSAGE_CONSENT:
         flow.last_consent_us = now_us
         flow.timers_us[EVENT_DROP] = now_us + flow.drop_timeout_us

@@ -45,7 +45,8 @@ RECEIVER = record(
         ("first_shown_us", "i8"),
         ("last_shown_us", "i8"),  # 0 until the first frame
         ("last_video_us", "i8"),  # arrival of the newest video packet
-        ("last_request_us", "i8"),  # key-frame request
+        ("last_key_us", "i8"),  # arrival of the newest packet of a key frame
+        ("last_request_us", "i8"),  # key-frame request, or the end of a wait for a key frame
         ("frames_shown", "i8"),
         ("shown_bytes", "i8"),
         ("shown_pixels", "i8"),  # of the newest frame shown
@@ -90,6 +91,7 @@ def receiver_reset(receiver: Record, frame_interval_us: float) -> None:
     receiver.first_shown_us = 0
     receiver.last_shown_us = 0
     receiver.last_video_us = 0
+    receiver.last_key_us = -KEY_FRAME_WAIT_US
     receiver.last_request_us = 0
     receiver.frames_shown = 0
     receiver.shown_bytes = 0
@@ -219,6 +221,8 @@ def receiver_on_video(receiver: Record, frames: np.ndarray, number: int, now_us:
     frame = frames[number & mask]
     if frame.number != number or number < receiver.next_frame:
         return 0
+    if frame.is_key == 1:
+        receiver.last_key_us = now_us
     if frame.num_received == 0:
         frame.first_us = now_us
     frame.num_received += 1
@@ -261,7 +265,9 @@ def receiver_is_blocked(receiver: Record) -> bool:
 def receiver_wants_key(receiver: Record, now_us: int) -> bool:
     """Whether it is time for a key-frame request, and if so note it.
 
-    libwebrtc asks when no frame could be shown for 3 s, or for 200 ms while it needs a key frame.
+    libwebrtc asks when no frame could be shown for 3 s, or for 200 ms while it needs a key frame;
+    but not while one arrives: then it waits as long again (IsReceivingKeyFrame,
+    video_receive_stream2.cc).
     """
     if now_us - receiver.last_video_us > ACTIVE_STREAM_US:
         return False
@@ -270,6 +276,8 @@ def receiver_wants_key(receiver: Record, now_us: int) -> bool:
     if now_us - since_us < wait_us:
         return False
     receiver.last_request_us = now_us
+    if now_us - receiver.last_key_us < KEY_FRAME_WAIT_US:
+        return False
     receiver.key_requests += 1
     return True
 

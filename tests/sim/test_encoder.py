@@ -21,6 +21,7 @@ from bwe_env.sim.encoder import (
     encoder_drop_interval,
     encoder_drops_frame,
     encoder_make_frame,
+    encoder_on_key_request,
     encoder_qp,
     encoder_reset,
 )
@@ -120,6 +121,17 @@ def test_a_requested_key_frame_is_the_next_frame_and_no_other() -> None:
         camera.sizes(1e6, 1)
         is_key.append(int(camera.frame.is_key))
     assert is_key == [1, 0, 0, 0, 0]
+
+
+def test_requests_within_300_ms_of_one_make_no_further_key_frame() -> None:
+    camera = Camera(key_frame_ratio=4.0)
+    camera.sizes(1e6, 20)
+    honoured = []
+    for now_us in (1_000_000, 1_200_000, 1_299_999, 1_300_000, 1_500_000, 1_700_000):
+        encoder_on_key_request(camera.encoder, now_us)
+        honoured.append(int(camera.encoder.is_key_requested))
+        camera.sizes(1e6, 1)
+    assert honoured == [1, 0, 0, 1, 0, 1]
 
 
 def test_the_application_limit_and_the_least_rate_bound_what_the_encoder_aims_at() -> None:

@@ -195,6 +195,21 @@ def test_a_key_frame_is_asked_for_after_3_s_and_after_200_ms_when_one_is_needed(
     assert receiver.key_requests == 2
 
 
+def test_a_key_frame_that_is_arriving_is_not_asked_for_again() -> None:
+    screen = Screen()
+    screen.code(0, packets=20)
+    asked_us = []
+    for now_us in range(10_000, 2_000_000, 10_000):
+        if now_us % 100_000 == 0 and now_us <= 1_000_000:  # ten of its packets, slowly
+            screen.packet(0, now_us)
+        if now_us > 1_000_000:  # those of others go on
+            screen.receiver.last_video_us = now_us
+        if receiver_wants_key(screen.receiver, now_us):
+            asked_us.append(now_us)
+    # Looked at every 200 ms: the first time that none has come for as long is 1.2 s.
+    assert asked_us == [1_200_000, 1_400_000, 1_600_000, 1_800_000]
+
+
 def test_a_stream_without_packets_for_5_s_asks_for_nothing() -> None:
     screen = Screen().show(1_000_000)
     assert receiver_wants_key(screen.receiver, 6_000_000)
