@@ -224,7 +224,7 @@ class _Kernel(CPUDispatcher):  # type: ignore[misc]
         return self._entry(*args)
 
 
-def kernel(function: F) -> F:
+def kernel(function: F, **options: Any) -> F:
     """Compile a free function over records and arrays, to be called by other compiled code.
 
     Python may call it, too (tests do); it is then compiled once more as an `entry`.
@@ -235,10 +235,16 @@ def kernel(function: F) -> F:
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
         pipeline_class=_KernelCompiler,
+        **options,
     )
     if isinstance(compiled, CPUDispatcher):  # plain Python with NUMBA_DISABLE_JIT=1
         compiled.__class__ = _Kernel
     return compiled
+
+
+def inline_kernel(function: F) -> F:
+    """A kernel so large that LLVM would call it, where calling costs more than what it does."""
+    return kernel(function, forceinline=True)
 
 
 def record(fields: Sequence[tuple[Any, ...]]) -> np.dtype[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bwe_env.gcc.controller import gcc_on_process_interval
-from bwe_env.sim._jit import NEVER, Record, entry, kernel
+from bwe_env.sim._jit import NEVER, Record, entry, inline_kernel, kernel
 from bwe_env.sim.accounts import account_departed, account_lost
 from bwe_env.sim.call import (
     STATUS_ACTIVE,
@@ -193,7 +193,7 @@ def _on_consent(
     link_enqueue(call.link, segments, queue, flow.number, CONSENT_ENTRY, CONSENT_BYTES, now_us)
 
 
-@kernel
+@inline_kernel
 def _on_flow_event(
     call: Record,
     flow: Record,
