@@ -301,6 +301,8 @@ def gcc_on_process_interval(gcc: Record, p: Record, in_flight_bytes: int, now_us
 @kernel
 def _comes_after(packet: Record, other: Record) -> bool:
     """Whether a packet arrived after another, or with it and was sent after it; in milliseconds."""
+    if packet.arrival_us <= other.arrival_us and packet.send_us <= other.send_us:
+        return False  # nor in milliseconds
     arrival_us = floor_to_ms(reported_us(packet.arrival_us))
     other_us = floor_to_ms(reported_us(other.arrival_us))
     if arrival_us != other_us:
@@ -366,16 +368,16 @@ def _update_rtts(
     newest_us = 0
     first_send_us = NEVER
     shortest_us = NEVER
-    seq = _next_received(packets, first_seq, last_seq)
-    while seq <= last_seq:
+    for seq in range(first_seq, last_seq + 1):
         packet = packets[seq & mask]
-        send_us = floor_to_ms(packet.send_us)
+        if packet.report_state != REPORT_RECEIVED_NOW:
+            continue
+        newest_us = max(newest_us, packet.arrival_us)
+        first_send_us = min(first_send_us, packet.send_us)
         arrival_us = floor_to_ms(reported_us(packet.arrival_us))
-        newest_us = max(newest_us, arrival_us)
-        first_send_us = min(first_send_us, send_us)
-        shortest_us = min(shortest_us, arrival_us - send_us)
-        seq = _next_received(packets, seq + 1, last_seq)
-    window_add_rtt(gcc.window, round_to_ms(now_us - first_send_us))
+        shortest_us = min(shortest_us, arrival_us - floor_to_ms(packet.send_us))
+    window_add_rtt(gcc.window, round_to_ms(now_us - floor_to_ms(first_send_us)))
+    newest_us = floor_to_ms(reported_us(newest_us))
     gcc.send_side.propagation_rtt_us = shortest_us + now_us - newest_us
     gcc.send_side.propagation_update_us = now_us
 
@@ -411,16 +413,16 @@ def _add_all_received(
 ) -> None:
     """Hand over all of a report's newly received packets, in order."""
     mask = len(packets) - 1
-    if is_reordered(packets, first_seq, last_seq):
-        seq = next_in_order(packets, first_seq, last_seq, -1)
-        while seq <= last_seq:
-            _add_received(gcc, p, packets[seq & mask], now_us)
+    in_order = not is_reordered(packets, first_seq, last_seq)
+    seq = first_seq - 1 if in_order else -1
+    while True:
+        if in_order:
+            seq = _next_received(packets, seq + 1, last_seq)
+        else:
             seq = next_in_order(packets, first_seq, last_seq, seq)
-        return
-    seq = _next_received(packets, first_seq, last_seq)
-    while seq <= last_seq:
+        if seq > last_seq:
+            return
         _add_received(gcc, p, packets[seq & mask], now_us)
-        seq = _next_received(packets, seq + 1, last_seq)
 
 
 @kernel
