@@ -23,6 +23,7 @@ CONGESTION_WINDOW = record(
         ("in_flight_bytes", "i8"),
         ("encoder_ratio", "f8"),  # share of the target left to the encoder, at most 1
         ("num_rtts", "i8"),  # reports so far
+        ("min_rtt_us", "i8"),  # the smallest of these
         ("max_rtts_us", "i8", (_RTT_WINDOW,)),  # largest RTT in each of the last reports
     ]
 )
@@ -42,15 +43,16 @@ def window_add_rtt(window: Record, max_rtt_us: int) -> None:
     """Remember the largest RTT of one more report."""
     window.max_rtts_us[window.num_rtts % _RTT_WINDOW] = max_rtt_us
     window.num_rtts += 1
+    min_rtt_us = max_rtt_us
+    for row in range(min(window.num_rtts, _RTT_WINDOW)):
+        min_rtt_us = min(min_rtt_us, window.max_rtts_us[row])
+    window.min_rtt_us = min_rtt_us
 
 
 @kernel
 def window_update(window: Record, p: Record, target_rate_bps: int) -> None:
     """Follow target rate and RTT: what they carry together, averaged with the window before."""
-    min_rtt_us = window.max_rtts_us[0]
-    for row in range(1, min(window.num_rtts, _RTT_WINDOW)):
-        min_rtt_us = min(min_rtt_us, window.max_rtts_us[row])
-    size_bytes = bytes_in(target_rate_bps, min_rtt_us + p.cwnd_queue_us)
+    size_bytes = bytes_in(target_rate_bps, window.min_rtt_us + p.cwnd_queue_us)
     if window.window_bytes > 0:
         size_bytes = (size_bytes + window.window_bytes) // 2
     window.window_bytes = max(size_bytes, p.cwnd_min_bytes)

@@ -40,6 +40,9 @@ OBSERVATION = record(
         ("size_bytes", "i8"),
         ("lost_bytes", "i8"),
         ("send_rate_bps", "i8"),
+        ("size_kb", "f8"),  # the sizes once more
+        ("lost_kb", "f8"),
+        ("kept_kb", "f8"),
     ]
 )
 
@@ -271,6 +274,9 @@ def _push_observation(loss: Record, p: Record, first_send_us: int, last_send_us:
     observation.size_bytes = loss.partial_bytes
     observation.lost_bytes = loss.partial_lost_bytes
     observation.send_rate_bps = rate_of(loss.partial_bytes, duration_us)
+    observation.size_kb = loss.partial_bytes / 1000.0
+    observation.lost_kb = loss.partial_lost_bytes / 1000.0
+    observation.kept_kb = (loss.partial_bytes - loss.partial_lost_bytes) / 1000.0
     loss.num_observations += 1
     _clear_partial(loss)
     loss.average_loss = average_loss_ratio(loss, p)
@@ -313,11 +319,11 @@ def _fitted_inherent_loss(loss: Record, p: Record, start: float, bandwidth_bps: 
             lost = loss_probability(inherent_loss, bandwidth_bps, observation.send_rate_bps)
             kept = 1.0 - lost
             weight = loss.weights[loss.num_observations - 1 - observation.id]
-            kept_kb = (observation.size_bytes - observation.lost_bytes) / 1000.0
+            kept_kb = observation.kept_kb
             first_term = -kept_kb / kept
             second_term = kept_kb / (kept * kept)
             if observation.lost_bytes > 0:
-                lost_kb = observation.lost_bytes / 1000.0
+                lost_kb = observation.lost_kb
                 first_term += lost_kb / lost
                 second_term += lost_kb / (lost * lost)
             first += weight * first_term
@@ -360,10 +366,8 @@ def _objective(loss: Record, p: Record, inherent_loss: float, bandwidth_bps: int
             log_lost = math.log(lost)
             log_kept = math.log(1.0 - lost)
         weight = loss.weights[loss.num_observations - 1 - observation.id]
-        lost_kb = observation.lost_bytes / 1000.0
-        kept_kb = (observation.size_bytes - observation.lost_bytes) / 1000.0
-        objective += weight * (lost_kb * log_lost + kept_kb * log_kept)
-        objective += weight * bias * (observation.size_bytes / 1000.0)
+        objective += weight * (observation.lost_kb * log_lost + observation.kept_kb * log_kept)
+        objective += weight * bias * observation.size_kb
     return objective
 
 
