@@ -179,6 +179,9 @@ def link_pop(link: Record, queue: np.ndarray) -> int:
     index = link.head & (len(queue) - 1)
     link.queue_bytes -= queue[index].size_bytes
     link.head += 1
+    if link.head == link.tail:  # begin again in front: those rows are in the processor's cache
+        link.head = 0
+        link.tail = 0
     return int(index)
 
 
