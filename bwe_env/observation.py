@@ -96,6 +96,10 @@ FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 _LOW = tuple(feature.low for feature in FEATURES)
 _HIGH = tuple(feature.high for feature in FEATURES)
 _IS_LOG = tuple(feature.scale == "log" for feature in FEATURES)
+_SPAN = tuple(
+    math.log(feature.high / feature.low) if feature.scale == "log" else feature.high - feature.low
+    for feature in FEATURES
+)
 
 _US_TO_MS = 1e-3
 _SLOW_US = 5e6  # time constant of the smoothed features
@@ -184,11 +188,12 @@ def _update_observer(observer: Record, monitor: Record, now_us: int) -> None:
 @kernel
 def _normalise(index: int, value: float) -> float:
     low = _LOW[index]
-    high = _HIGH[index]
-    bounded = min(high, max(low, value))
+    bounded = min(_HIGH[index], max(low, value))
+    if bounded == low:
+        return -1.0
     if _IS_LOG[index]:
-        return 2.0 * math.log(bounded / low) / math.log(high / low) - 1.0
-    return 2.0 * (bounded - low) / (high - low) - 1.0
+        return 2.0 * math.log(bounded / low) / _SPAN[index] - 1.0
+    return 2.0 * (bounded - low) / _SPAN[index] - 1.0
 
 
 @kernel
