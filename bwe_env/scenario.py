@@ -14,8 +14,8 @@ or as the `file` of a CSV beside the scenario file. `cross_traffic` is a list of
 the options of `OnOffTraffic` or `TcpTraffic` and with `kind = "on_off"` or `"tcp"`;
 `competing_calls`, `competing_start_s` and `competing_added_delay_s` are those of `Network`. A
 `replay` of losses is 0 and 1 in a list, or the name of a file beside the scenario file
-(``loss = { replay = "losses.txt" }``). What is wrong is said with file, scenario, key, value and what
-is allowed; nothing is corrected in silence.
+(``loss = { replay = "losses.txt" }``). What is wrong is said with file, scenario, key, value and
+what is allowed; nothing is corrected in silence.
 """
 
 from __future__ import annotations

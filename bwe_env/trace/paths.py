@@ -332,7 +332,7 @@ PATH_RECIPES = {
         management=(QueueManagement(share=0.25, link=WIFI_CODEL),),
         # An aggregate lasts up to 5.5 ms (IEEE 802.11ac, aPPDUMaxTime): turns of a station that is
         # alone, has one neighbour, or some.
-        grants_s=(0.002, 0.004, 0.006),
+        grants_s=(0.002, 0.004, 0.008),
         is_contended=True,
         discard_s=MSDU_LIFETIME_S,
     ),
