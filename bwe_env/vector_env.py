@@ -53,6 +53,7 @@ INFO_KEYS = (*(name for name in STEP_COLUMNS if name != "reward"), "network_inde
 _MASK_KEYS = tuple(f"_{name}" for name in INFO_KEYS)
 
 _ONE = np.ones(1, dtype=np.bool_)
+_VIEWS = ("_status", "_network_index", "_steps_done", "_step_rows")
 _KEY_BITS = 63
 
 
@@ -181,12 +182,14 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._done = np.zeros(num_envs, dtype=np.bool_)
         self._was_reset = np.zeros(num_envs, dtype=np.bool_)
         self._clipped = np.zeros(num_envs)
+        self._decision_one = np.zeros(1)
         self._last_steps = self._world.steps
         self._packets_before = 0
         self._timelines: list[Timeline] = []
         self._num_threads = min(num_threads, num_envs)
         self._threads: ThreadPoolExecutor | None = None
         self._threads_pid = 0
+        self._bind_views()
 
     # --- Gymnasium ----------------------------------------------------------------------------
 
@@ -251,9 +254,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._clipped += was_clipped & active
         world = self._world
         world.steps["clipped_actions"] = self._clipped
-        terminated = (world.calls["status"] == STATUS_DROPPED) & active
-        steps_done = world.own_flows["window"]["steps"]
-        truncated = (steps_done >= self._max_steps) & active & ~terminated
+        terminated = (self._status == STATUS_DROPPED) & active
+        truncated = (self._steps_done >= self._max_steps) & active & ~terminated
         self._done = terminated | truncated
         for env in np.flatnonzero(resetting):  # next-step mode: the step that follows the end
             self._reset_call(int(env), None)
@@ -274,26 +276,24 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if self._done[0] or not self._was_reset[0]:
             self._require_reset()
         value, was_clipped = check_action(action)
-        self._advance(np.array([self._decisions(value)]), _ONE)
+        self._decision_one[0] = self._decisions(value)
+        self._advance(self._decision_one, _ONE)
         world = self._world
         if was_clipped:
             self._clipped += 1
             world.steps["clipped_actions"] = self._clipped
-        terminated = bool(world.calls["status"][0] == STATUS_DROPPED)
-        truncated = (
-            bool(world.own_flows["window"]["steps"][0] >= self._max_steps) and not terminated
-        )
+        terminated = self._status.item(0) == STATUS_DROPPED
+        truncated = self._steps_done.item(0) >= self._max_steps and not terminated
         self._done[0] = terminated or truncated
         self._record_timelines(_ONE)
         info = self.info_one()
         reward = info.pop("reward")
-        return world.history.reshape(-1).copy(), reward, terminated, truncated, info
+        return world.history.flatten(), reward, terminated, truncated, info
 
     def info_one(self) -> dict[str, Any]:
         """The info of an environment of one call as plain numbers, the reward included."""
-        world = self._world
-        info: dict[str, Any] = dict(zip(STEP_COLUMNS, world.steps.item(0), strict=True))
-        info["network_index"] = int(world.calls["network"][0])
+        info: dict[str, Any] = dict(zip(STEP_COLUMNS, self._step_rows[0].tolist(), strict=True))
+        info["network_index"] = self._network_index.item(0)
         return info
 
     def render(self) -> tuple[Any, ...] | None:
@@ -310,8 +310,15 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return tuple(ansi({name: float(row[name]) for name in TIMELINE_COLUMNS}) for row in steps)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its own threads."""
-        return {**self.__dict__, "_threads": None}
+        """A copy makes its own threads, and its own views of its own arrays."""
+        state = {**self.__dict__, "_threads": None}
+        for name in _VIEWS:
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind_views()
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
@@ -345,6 +352,14 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._world.bytes_per_env
 
     # --- Inside -------------------------------------------------------------------------------
+
+    def _bind_views(self) -> None:
+        """What every step looks at; to look a field up costs more than to read it."""
+        world = self._world
+        self._status = world.calls["status"]
+        self._network_index = world.calls["network"]
+        self._steps_done = world.own_flows["window"]["steps"]
+        self._step_rows = world.steps.view(np.float64).reshape(self.num_envs, -1)
 
     def _require_reset(self) -> None:
         if not self._was_reset.all():
@@ -455,10 +470,10 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def _info(self) -> dict[str, Any]:
         # One copy for all columns: a copy of every field would cost five times as much.
-        columns = self._world.steps.view(np.float64).reshape(self.num_envs, -1).T.copy()
+        columns = self._step_rows.T.copy()
         info: dict[str, Any] = dict(zip(STEP_COLUMNS, columns, strict=True))
         del info["reward"]
-        info["network_index"] = self._world.calls["network"].copy()
+        info["network_index"] = self._network_index.copy()
         info.update(dict.fromkeys(_MASK_KEYS, np.ones(self.num_envs, dtype=np.bool_)))
         return info
 
