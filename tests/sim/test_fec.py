@@ -282,14 +282,13 @@ def test_fec_off_sends_none_and_changes_no_packet() -> None:
 
 
 @pytest.mark.parametrize("jitter_buffer", [False, True])
-@pytest.mark.parametrize("key", [5, 6, 7])
-def test_on_a_long_path_with_loss_fec_shows_more_frames_in_time(
-    key: int, jitter_buffer: bool
-) -> None:
-    results = []
-    for fec in (FecConfig(), FecConfig(enabled=True)):
-        config = CallConfig(video=VideoConfig(fec=fec, jitter_buffer=jitter_buffer))
-        call = OneCall(lossy("single", reverse_s=0.2), config, mode="rate", key=key)
-        call.run_until(20.0, 1_500_000)
-        results.append(int(call.flow.receiver.freeze_us))
-    assert results[1] < 0.6 * results[0]
+def test_on_a_long_path_with_loss_fec_shows_more_frames_in_time(jitter_buffer: bool) -> None:
+    # Over ten calls: what FEC saves in one varies by a factor of two.
+    frozen_us = [0, 0]
+    for key in range(5, 15):
+        for number, fec in enumerate((FecConfig(), FecConfig(enabled=True))):
+            config = CallConfig(video=VideoConfig(fec=fec, jitter_buffer=jitter_buffer))
+            call = OneCall(lossy("single", reverse_s=0.2), config, mode="rate", key=key)
+            call.run_until(20.0, 1_500_000)
+            frozen_us[number] += int(call.flow.receiver.freeze_us)
+    assert frozen_us[1] < 0.6 * frozen_us[0]
