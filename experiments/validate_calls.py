@@ -135,7 +135,7 @@ REASONS: Mapping[Any, str] = {
     "target/cap": "not known",
     "thrput/cap": "not known",
     "queue p50 ms": "not known",
-    "queue p95 ms": "peaks of the clip: ours meets them with a higher target before it backs off",
+    "queue p95 ms": "peaks of the clip: ours meets them with a higher target (seen in a_1000k_r2)",
     "queue loss %": "peaks of the clip, as in the queue's p95",
     "drop s": "not known",
     "recover s": "not known",
@@ -163,6 +163,7 @@ REASONS: Mapping[Any, str] = {
     },
     ("f2_drop2500_500_qms300", "harmonic fps"): "the target follows the drop sooner: see drop s",
     ("f2_drop2500_500_qms300", "RTX %"): "the target follows the drop sooner: see drop s",
+    ("c_loss20_2M", "buffer ms"): "not known",
     ("i_8M_loss03", "backoffs/min"): "not known; at its limit of 5 Mbps the sender seldom fills 8",
 }
 
