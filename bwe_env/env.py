@@ -23,9 +23,10 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
 
     ## Description
     One video call over a bottleneck link, simulated packet by packet: camera, encoder, pacer, a
-    queue served at the capacity of a trace, random loss, jitter, receiver, feedback. Every
-    `call.interval_s` (0.1 s) the agent decides how much the sender may send. Real Google Congestion
-    Control (GCC) runs inside, as the thing to be scaled or in the shadow.
+    queue served at the capacity of a trace, with whoever else sends into it, random loss, jitter,
+    repair, jitter buffers, playout, feedback. Every `call.interval_s` (0.1 s) the agent decides how
+    much the sender may send. Real Google Congestion Control (GCC) runs inside, as the thing to be
+    scaled or in the shadow.
 
     ## Action Space
     `Box(-1, 1, (1,), float32)`. `action_mode="rate"`: the target rate on a logarithmic scale from
@@ -47,7 +48,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
 
     ## Starting State
     Transport is ready at t = 0 and the target is `call.start_rate_bps`. The seed draws the call's
-    network from `networks` and every random number in it.
+    network from `networks`, what `randomisation` makes of it, and every random number in it.
 
     ## Episode End
     Truncated after `call.duration_s`. Terminated when the connection drops: no consent response for
@@ -58,7 +59,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
     the dataclass or as a dict of its fields.
 
     ## Version History
-    - v0: first version.
+    - v0: first version. Its dynamics change until 0.1.0 is released (CHANGELOG.md says how).
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
