@@ -47,6 +47,17 @@ def _require_range(name: str, value: float, low: float, high: float, unit: str) 
     )
 
 
+def _require_list(name: str, value: Any) -> tuple[Any, ...]:
+    """`value` as a tuple; text and single numbers are no lists."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name}={value!r} must be a list.")
+    return tuple(value)
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+
+
 def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build the dataclass `cls` from plain JSON values, nested ones included.
 
@@ -91,18 +102,21 @@ class FecConfig:
 
     def __post_init__(self) -> None:
         for name in ("rtt_knots_s", "loss_knots", "protection"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, _require_list(f"fec.{name}", getattr(self, name)))
         for name, most in (("rtt_knots_s", 4), ("loss_knots", 8)):
             knots = getattr(self, name)
             _require(
                 1 <= len(knots) <= most
+                and _are_numbers(knots)
                 and knots[0] == 0.0
                 and all(low < high for low, high in itertools.pairwise(knots)),
                 f"fec.{name}={knots!r} must be 1 to {most} rising numbers, the first of them 0.",
             )
         cells = len(self.rtt_knots_s) * len(self.loss_knots)
         _require(
-            len(self.protection) == cells and all(0.0 <= share <= 0.5 for share in self.protection),
+            len(self.protection) == cells
+            and _are_numbers(self.protection)
+            and all(0.0 <= share <= 0.5 for share in self.protection),
             f"fec.protection={self.protection!r} must be {cells} shares of at most 0.5, one for "
             "each pair of rtt_knots_s and loss_knots.",
         )
@@ -394,6 +408,7 @@ class PathConfig:
             isinstance(self.keeps_order, bool),
             f"keeps_order={self.keeps_order!r} must be True or False.",
         )
+        _require_list("delay_steps", self.delay_steps)
         _require(
             all(isinstance(step, Sequence) and len(step) == 2 for step in self.delay_steps)
             and len(self.delay_steps) <= MAX_DELAY_STEPS,
@@ -679,10 +694,10 @@ class RandomisationConfig:
 
     def __post_init__(self) -> None:
         for name in ("capacity_scale", "delay_scale", "queue_scale"):
-            bounds = tuple(getattr(self, name))
+            bounds = _require_list(f"randomisation.{name}", getattr(self, name))
             _require(
                 len(bounds) == 2
-                and all(isinstance(bound, (int, float)) for bound in bounds)
+                and _are_numbers(bounds)
                 and 0.01 <= bounds[0] <= bounds[1] <= 100.0,
                 f"randomisation.{name}={bounds!r} must be two factors from 0.01 to 100, the "
                 "smaller one first.",

@@ -102,3 +102,8 @@ def test_the_longest_delay_has_room_for_all_feedback_on_its_way() -> None:
 def test_impossible_scales_name_key_value_and_range(bounds: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match=r"randomisation\.delay_scale=.*two factors from 0.01"):
         RandomisationConfig(delay_scale=bounds)  # type: ignore[arg-type]
+
+
+def test_a_scale_that_is_no_list_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"randomisation\.queue_scale=2 must be a list"):
+        RandomisationConfig(queue_scale=2)  # type: ignore[arg-type]

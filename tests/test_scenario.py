@@ -193,6 +193,21 @@ def test_the_shipped_scenarios_can_be_played() -> None:
             ConfigError,
             "it', call: mtu_bytes=0 must be a finite number between 400 and 1452 bytes",
         ),
+        (
+            {"forward": {"delay_steps": 5}},
+            ConfigError,
+            "it', forward: delay_steps=5 must be a list",
+        ),
+        (
+            {"call": {"video": {"fec": {"protection": 0.5}}}},
+            ConfigError,
+            "it', call: fec.protection=0.5 must be a list",
+        ),
+        (
+            {"call": {"video": {"fec": {"loss_knots": [0.0, "a"]}}}},
+            ConfigError,
+            "fec.loss_knots=(0.0, 'a') must be 1 to 8 rising numbers",
+        ),
         ({"call": {"duration_s": "60"}}, ConfigError, "duration_s='60' must be a number"),
         ({"call": {"duration_s": float("nan")}}, ConfigError, "duration_s=nan must be a finite"),
         ({"call": {"duration_s": True}}, ConfigError, "duration_s=True must be a number"),
