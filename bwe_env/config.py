@@ -690,7 +690,7 @@ class RandomisationConfig:
     delay_scale: tuple[float, float] = (1.0, 1.0)
     """of the propagation delay of both directions"""
     queue_scale: tuple[float, float] = (1.0, 1.0)
-    """of the queue's limit"""
+    """of the queue's limit; it never shrinks below two full packets"""
 
     def __post_init__(self) -> None:
         for name in ("capacity_scale", "delay_scale", "queue_scale"):

@@ -67,6 +67,19 @@ def test_scaled_queues_hold_that_many_times_more(limit: dict[str, float]) -> Non
     assert not np.array_equal(by_reset, steps([slow]))
 
 
+@pytest.mark.parametrize("scale", [0.1, 0.01])
+def test_a_scaled_queue_still_holds_two_full_packets(scale: float) -> None:
+    # 0.1 and 0.01 of these leave no room for one packet, or for one small one.
+    shallow = Network(
+        trace=square(2e6, 2e6, half_period_s=0.5), link=LinkConfig(queue_limit_bytes=2_000)
+    )
+    by_reset = steps([shallow], queue_scale=(scale, scale))
+    assert np.array_equal(by_reset, steps([shallow]))
+    deeper = replace(shallow, link=LinkConfig(queue_limit_bytes=20_000))
+    least = replace(shallow, link=LinkConfig(queue_limit_bytes=3_000))
+    assert np.array_equal(steps([deeper], queue_scale=(scale, scale)), steps([least]))
+
+
 def test_scales_are_drawn_log_uniformly_within_their_bounds_and_by_the_seed_alone() -> None:
     link = Network(trace=square(1e6, 1e6, half_period_s=1.0))
     env = BandwidthEstimationVectorEnv(

@@ -52,7 +52,7 @@ from bwe_env.sim.events import (
 )
 from bwe_env.sim.fec import fec_reset
 from bwe_env.sim.flow import CONTROLLER_GCC, FLOW
-from bwe_env.sim.link import QUEUE_ENTRY, link_reset
+from bwe_env.sim.link import MIN_QUEUE_LIMIT_BYTES, QUEUE_ENTRY, link_reset
 from bwe_env.sim.loss import loss_copy
 from bwe_env.sim.monitor import monitor_reset
 from bwe_env.sim.pacer import pacer_reset
@@ -217,7 +217,7 @@ def call_reset(
         offset_us: added to where in the trace the network says that a call begins.
         capacity_scale: factor on the capacity, and on a queue limit in bytes.
         delay_scale: factor on the propagation delay of both directions, the relay left alone.
-        queue_scale: factor on the queue limit.
+        queue_scale: factor on the queue limit, of which two full packets are left.
     """
     call = calls[env]
     row = networks[network]
@@ -229,9 +229,11 @@ def call_reset(
     copy_link(call.link, row)
     _copy_path(call.forward, row.forward)
     _copy_path(call.reverse, row.reverse)
-    call.link.queue_limit_bytes = int(
-        capacity_scale * queue_scale * call.link.queue_limit_bytes + 0.5
-    )
+    if row.queue_limit_bytes > 0:
+        # A queue that holds no packet would be an outage, and 0 bytes the other kind of limit.
+        least_bytes = min(row.queue_limit_bytes, MIN_QUEUE_LIMIT_BYTES)
+        limit_bytes = int(capacity_scale * queue_scale * row.queue_limit_bytes + 0.5)
+        call.link.queue_limit_bytes = max(least_bytes, limit_bytes)
     call.link.queue_limit_s *= queue_scale
     _scale_delay(call.forward, delay_scale)
     _scale_delay(call.reverse, delay_scale)
@@ -322,10 +324,8 @@ class World:
         """Allocate `num_envs` calls that can run on any of `networks`; reset each before use.
 
         Args:
-            longest_delay_scale: the largest `delay_scale` that a reset will give.
-
-        Args:
             controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
+            longest_delay_scale: the largest `delay_scale` that a reset will give.
         """
         if call.feedback.rtt_packet == "sent" and any(
             network.cross_traffic or network.competing_calls for network in networks
