@@ -140,10 +140,11 @@ def evaluate_scenarios(config: EvaluateConfig, path: Path) -> int:
     scenarios = read_scenarios(path)
     from experiments import evaluation
 
+    # All of them first: what does not fit one scenario is said before another is played.
+    played = [(s, *find_contender(config, s.call)) for s in scenarios.values()]
     tables, rows = [], []
     with _progress(len(scenarios), unit="scenario") as bar:
-        for scenario in scenarios.values():
-            contender, setting = find_contender(config, scenario.call)
+        for scenario, contender, setting in played:
             calls = evaluation.run(contender, [scenario.network], setting)
             tables.append(calls)
             rows.append(evaluation.call_row(scenario.name, calls))
@@ -192,7 +193,7 @@ def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender,
     run = RunDirectory.open(name)
     policy = load_policy(run.policy, environment=ENVIRONMENT)
     trained = run.load_config(TrainConfig)
-    _check_rates(trained.call, call, name)
+    check_rates(trained.call, call, name)
     setting = evaluation.Setting(
         call=call,
         reward=trained.reward,
@@ -203,14 +204,21 @@ def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender,
     return evaluation.Contender(label=name, controller=policy), setting
 
 
-def _check_rates(trained: CallConfig, wanted: CallConfig, name: str) -> None:
+def check_rates(trained: CallConfig, wanted: CallConfig, name: str) -> None:
+    """Refuse calls in which a policy's actions mean other rates than in training.
+
+    Raises:
+        ConfigError: with what has to be given to play it.
+    """
     ranges = [(c.min_rate_bps, c.max_rate_bps, c.interval_s) for c in (trained, wanted)]
     if ranges[0] != ranges[1]:
         raise ConfigError(
             f"the policy of {name} was trained for {trained.min_rate_bps} to "
             f"{trained.max_rate_bps} bps in steps of {trained.interval_s:g} s; its actions mean "
             f"nothing at {wanted.min_rate_bps} to {wanted.max_rate_bps} bps in steps of "
-            f"{wanted.interval_s:g} s. Give --max-rate-bps {trained.max_rate_bps}."
+            f"{wanted.interval_s:g} s. Give --max-rate-bps {trained.max_rate_bps}, or in a "
+            f"scenario file call = {{ min_rate_bps = {trained.min_rate_bps}, max_rate_bps = "
+            f"{trained.max_rate_bps}, interval_s = {trained.interval_s:g} }}."
         )
 
 
