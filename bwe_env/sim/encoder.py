@@ -305,6 +305,8 @@ def encoder_make_frame(
     frame.is_late = 0
     frame.is_key = 1 if is_key else 0
     encoder.is_key_requested = 0
+    if number == 0:  # a competing call may begin late
+        encoder.scaler_us = now_us
     if encoder.uses_ladder == 1:
         _scale(encoder, qp, now_us)
     encoder.next_frame = number + 1

@@ -295,3 +295,14 @@ def test_a_new_picture_size_comes_with_a_key_frame() -> None:
     assert len(changes) == 2
     assert np.flatnonzero(is_key).tolist() == [0, *changes.tolist()]
     assert np.diff(changes).min() >= 2 * FRAME_RATE_HZ - 1  # not before the next period
+
+
+def test_the_picture_of_a_call_that_begins_late_waits_a_whole_period_too() -> None:
+    camera = Camera(start_rate_bps=300_000.0, uses_ladder=1)
+    camera.encoder.captured = 40 * FRAME_RATE_HZ  # a camera that is switched on after 40 s
+    camera.sizes(5e6, 1)
+    first = int(camera.frame.pixels)
+    camera.sizes(5e6, 2 * round(FRAME_RATE_HZ) - 2)
+    assert int(camera.frame.pixels) == first
+    camera.sizes(5e6, 3)
+    assert int(camera.frame.pixels) > first
