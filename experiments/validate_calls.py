@@ -78,9 +78,6 @@ SOURCE_CALL = "b_2M_rtt200"
 CLIP_FRAMES = 265
 FRAME_RATE_HZ = 30
 RTP_CLOCK_HZ = 90_000
-OPUS_CLOCK_HZ = 48_000
-#: Of the recordings' packets: the audio stream.
-AUDIO_STREAM = 2
 #: Opus at 32 kbps, and the four bytes by which audio's RTP header is longer than video's.
 AUDIO_BPS = 33_600
 #: Sender reports and connectivity checks beyond the simulated ones: in each recorded call without
