@@ -686,7 +686,8 @@ class RandomisationConfig:
     random_start: bool = False
     """begin anywhere in the trace instead of where the network says"""
     capacity_scale: tuple[float, float] = (1.0, 1.0)
-    """of the capacity; a queue given in bytes grows with it, so that it holds the same time"""
+    """of the capacity and of a policer's rate; a queue given in bytes grows with it, so that it
+    holds the same time. Cross traffic stays as it is"""
     delay_scale: tuple[float, float] = (1.0, 1.0)
     """of the propagation delay of both directions"""
     queue_scale: tuple[float, float] = (1.0, 1.0)

@@ -44,6 +44,18 @@ def test_scaled_capacity_is_a_scaled_trace_whose_queue_holds_the_same_time() -> 
     assert not np.array_equal(by_reset, steps(NETWORKS))
 
 
+def test_scaled_capacity_scales_the_rate_of_a_policer_in_front_of_it() -> None:
+    # Else a policer above the capacity would become the bottleneck of a wider link.
+    policed = Network(
+        trace=square(5e5, 5e5, half_period_s=0.5), link=LinkConfig(policer_rate_bps=6e5)
+    )
+    wider = replace(
+        policed, trace=policed.trace.scaled(4.0), link=LinkConfig(policer_rate_bps=2.4e6)
+    )
+    assert np.array_equal(steps([policed], capacity_scale=(4.0, 4.0)), steps([wider]))
+    assert not np.array_equal(steps([wider]), steps([replace(wider, link=policed.link)]))
+
+
 def test_scaled_delay_is_that_of_both_directions() -> None:
     def longer(path: PathConfig) -> PathConfig:
         return replace(path, propagation_delay_s=3.0 * path.propagation_delay_s)

@@ -215,7 +215,7 @@ def call_reset(
         queue_length: of the rings of queue entries.
         key: seeds every random stream of the call.
         offset_us: added to where in the trace the network says that a call begins.
-        capacity_scale: factor on the capacity, and on a queue limit in bytes.
+        capacity_scale: factor on the capacity, on a policer's rate, and on a queue limit in bytes.
         delay_scale: factor on the propagation delay of both directions, the relay left alone.
         queue_scale: factor on the queue limit, of which two full packets are left.
     """
@@ -235,6 +235,7 @@ def call_reset(
         limit_bytes = int(capacity_scale * queue_scale * row.queue_limit_bytes + 0.5)
         call.link.queue_limit_bytes = max(least_bytes, limit_bytes)
     call.link.queue_limit_s *= queue_scale
+    call.link.policer.rate_bps *= capacity_scale
     _scale_delay(call.forward, delay_scale)
     _scale_delay(call.reverse, delay_scale)
     call.relay.is_used = row.relay.is_used
