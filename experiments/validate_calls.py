@@ -7,10 +7,10 @@ reckoning below. What the comparison allows is `ALLOWED`; what misses is marked 
 What a sender offers is the doing of its encoder and of the clip it codes. One recorded call,
 `SOURCE_CALL`, tells of both: of how much of what the controller leaves the encoder uses, and of how
 large each frame of the looped clip is beside the others. The other calls run with what was measured
-in that one. It is compared, too, but not counted unless it is asked for by name. Two more things
-were learnt from all of the recordings and are no independent result: the bytes per packet
-(`experiments.recorded_client`, from the event logs) and of sound and control traffic, and that
-audio takes of the pacer's budget.
+in that one. It is compared, too, but not counted unless it is asked for by name. What else
+was learnt from the recordings is no independent result: the bytes per packet
+(`experiments.recorded_client`, from the event logs), those of sound and of control traffic, and
+what audio does to the pacer's budget and to video that waits for it.
 """
 
 from __future__ import annotations

@@ -536,7 +536,9 @@ def _delay_steps(recipe: PathRecipe, draws: Sequence[float]) -> tuple[tuple[floa
     for wait, interruption, level in zip(draws[1::3], draws[2::3], draws[3::3], strict=False):
         now_s -= HANDOVER_INTERVAL_S * math.log(1.0 - wait)
         # What the old cell still gets meanwhile it forwards to the new one, which delivers it first
-        # (3GPP TS 36.300, data forwarding): nothing comes through for so long, and then a burst.
+        # (3GPP TS 36.300, data forwarding): nothing comes through for so long. A step of the delay
+        # is harder than that: what is sent meanwhile is late by all of the stall instead of by half
+        # on average, and only what is sent as long after it comes in a burst.
         stall_s = _between(recipe.interruption_s, interruption)
         steps.append((now_s, added_s + stall_s))
         now_s += stall_s
