@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
 import gymnasium
@@ -398,6 +399,19 @@ def test_rgb_array_and_ansi_show_the_call(small_env):
 
 
 # --- Dynamics -------------------------------------------------------------------------------------
+
+
+def test_an_unpickled_env_has_the_record_types_that_its_kernels_were_compiled_for(some_networks):
+    # An equal type that is another object works, but slows every call of a kernel.
+    env = BandwidthEstimationVectorEnv(2, networks=some_networks, call=SHORT)
+    env.reset(seed=3)
+    copied = pickle.loads(pickle.dumps(env))
+    arrays = {name: value for name, value in vars(env._world).items() if value.dtype.names}
+    assert "weights" in arrays
+    assert all(vars(copied._world)[name].dtype is array.dtype for name, array in arrays.items())
+    action = np.zeros((2, 1))
+    assert np.array_equal(env.step(action)[0], copied.step(action)[0])
+
 
 #: Changed dynamics, observations or rewards change this number, and must bump the version of the
 #: environment and say so in its Version History.

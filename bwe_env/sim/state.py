@@ -18,7 +18,7 @@ from bwe_env.gcc.controller import gcc_on_network_availability, gcc_reset
 from bwe_env.gcc.parameters import GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import NUM_FEATURES, ObservationConfig, observer_reset
-from bwe_env.reward import RewardConfig
+from bwe_env.reward import REWARD_WEIGHTS, RewardConfig
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
 from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
@@ -583,6 +583,7 @@ class World:
             "steps": STEP,
             "networks": NETWORK,
             "segments": SEGMENT,
+            "weights": REWARD_WEIGHTS,
         }
         for name, array in copy.copy(state).items():
             self.__dict__[name] = array.view(dtypes[name]) if name in dtypes else array
