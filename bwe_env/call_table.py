@@ -75,36 +75,36 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
     """
     # A row per call: NumPy's order of summation along a row does not depend on the number of rows.
     steps = np.ascontiguousarray(steps.T)
-    flows = world.own_flows
-    totals, receiver, window = flows["totals"], flows["receiver"], flows["window"]
-    is_missing = np.isnan(steps["time_s"])
     duration_s = np.full(world.num_envs, call.duration_s)
     dropped = world.calls["status"] == STATUS_DROPPED
     remaining_s = np.where(dropped, duration_s - us_to_s(1.0) * world.calls["dropped_us"], 0.0)
+    columns = {
+        "duration_s": duration_s,
+        "dropped": dropped,
+        **_quality_columns(world, steps, duration_s, remaining_s),
+        **_rate_columns(world, steps, call, duration_s),
+        **_delay_columns(world),
+        **_packet_columns(world),
+        **_video_columns(world, duration_s),
+        **_audio_columns(world),
+    }
+    return columns | _experience_columns(world, steps, call, columns, remaining_s)
 
-    def mean_over_call(name: str) -> NDArray[np.float64]:
-        values = np.where(is_missing, np.nan, steps[name])
-        means: NDArray[np.float64] = np.nanmean(values, axis=1)
-        return means
 
-    def bits_per_s(total_bytes: NDArray[Any]) -> NDArray[np.float64]:
-        rates: NDArray[np.float64] = total_bytes * BITS_PER_BYTE / duration_s
-        return rates
-
-    usable_bps = np.minimum(steps["capacity_bps"], call.max_rate_bps)
-    mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=1)
-    mean_receive = bits_per_s(totals["fate_bytes"][:, 1])
-    cross_traffic = bits_per_s(world.cross_traffic_bytes())
-    targets = np.where(is_missing, np.nan, steps["target_rate_bps"])
-    error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
+def _quality_columns(
+    world: World,
+    steps: NDArray[Any],
+    duration_s: NDArray[np.float64],
+    remaining_s: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:
+    """Reward, scores and frozen time; what was left after a drop counts as the worst there is."""
+    flows = world.own_flows
+    receiver, window = flows["receiver"], flows["window"]
+    is_missing = np.isnan(steps["time_s"])
     # Seconds that end before the call does; what is left of a last one is not scored.
     scored_s = window["scored_s"] + remaining_s
     frozen_s = us_to_s(1.0) * receiver["frozen_us"] + remaining_s
-    sent_packets = totals["sent_packets"].sum(axis=1)
-    columns: dict[str, NDArray[Any]] = {
-        "duration_s": duration_s,
-        "dropped": dropped,
-        "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=1),
+    return {
         "mean_reward": np.where(is_missing, 0.0, steps["reward"]).sum(axis=1) / duration_s,
         "call_score": _ratio(window["score_sum"] + _DROPPED_SCORE * remaining_s, scored_s),
         "video_mos": _ratio(window["mos_sum"] + WORST_MOS * remaining_s, scored_s),
@@ -114,52 +114,92 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
         ),
         "freeze_count": receiver["freeze_count"].copy(),
         "freeze_duration_s": receiver["freeze_us"] * us_to_s(1.0),
-        "mean_target_bps": mean_over_call("target_rate_bps"),
+    }
+
+
+def _rate_columns(
+    world: World, steps: NDArray[Any], call: CallConfig, duration_s: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    """Rates, and how the target stood to the capacity."""
+    flows = world.own_flows
+    totals = flows["totals"]
+    is_missing = np.isnan(steps["time_s"])
+
+    def bits_per_s(total_bytes: NDArray[Any]) -> NDArray[np.float64]:
+        rates: NDArray[np.float64] = total_bytes * BITS_PER_BYTE / duration_s
+        return rates
+
+    usable_bps = np.minimum(steps["capacity_bps"], call.max_rate_bps)
+    mean_capacity = np.nanmean(np.where(is_missing, np.nan, usable_bps), axis=1)
+    mean_receive = bits_per_s(totals["fate_bytes"][:, FATE_DELIVERED])
+    cross_traffic = bits_per_s(world.cross_traffic_bytes())
+    targets = np.where(is_missing, np.nan, steps["target_rate_bps"])
+    error = target_error(targets, steps["capacity_bps"], max_rate_bps=call.max_rate_bps)
+    header_bytes = flows["overhead_bytes"] + flows["rtp_header_bytes"]
+    header_bytes = totals["sent_packets"][:, KIND_VIDEO] * header_bytes
+    return {
+        "contested": np.any((steps["capacity_bps"] < call.max_rate_bps) & ~is_missing, axis=1),
+        "mean_target_bps": np.nanmean(targets, axis=1),
         "mean_sent_bps": bits_per_s(totals["sent_bytes"].sum(axis=1)),
         "mean_receive_bps": mean_receive,
-        "mean_media_bps": bits_per_s(receiver["shown_bytes"]),
+        "mean_media_bps": bits_per_s(flows["receiver"]["shown_bytes"]),
+        "mean_video_sent_bps": bits_per_s(totals["sent_bytes"][:, KIND_VIDEO] - header_bytes),
         "mean_capacity_bps": mean_capacity,
         "cross_traffic_bps": cross_traffic,
         "link_share": _ratio(mean_receive, mean_receive + cross_traffic),
         "utilisation": np.minimum(1.0, _ratio(mean_receive, mean_capacity)),
+        **error._asdict(),
+        "rate_change_ratio": _rate_change(targets),
+    }
+
+
+def _delay_columns(world: World) -> dict[str, NDArray[Any]]:
+    """Delays of packets."""
+    totals = world.own_flows["totals"]
+    columns = {
         "queue_delay_ms_mean": _US_TO_MS
         * _ratio(totals["queue_delay_sum_us"], totals["departed_packets"]),
     }
     for kind in ("queue_delay", "one_way_delay"):
         for q in (50, 95, 99):
             columns[f"{kind}_ms_p{q}"] = histogram_percentile(totals[f"{kind}_bins"], q)
-    fates = totals["fate_packets"]
-    columns |= {
+    return columns
+
+
+def _packet_columns(world: World) -> dict[str, NDArray[Any]]:
+    """Losses by cause, and how they were repaired."""
+    flows = world.own_flows
+    totals, receiver = flows["totals"], flows["receiver"]
+    fates, sent = totals["fate_packets"], totals["sent_packets"]
+    sent_packets = sent.sum(axis=1)
+    return {
         "queue_loss_ratio": _ratio(fates[:, FATE_QUEUE_DROP], sent_packets),
         "random_loss_ratio": _ratio(fates[:, FATE_RANDOM_LOSS], sent_packets),
         "aqm_loss_ratio": _ratio(fates[:, FATE_AQM_DROP], sent_packets),
         "policer_loss_ratio": _ratio(fates[:, FATE_POLICER_DROP], sent_packets),
-        **error._asdict(),
-        "rate_change_ratio": _rate_change(targets),
-        **_video_columns(world, duration_s),
-        "frames_encoded": flows["encoder"]["next_frame"].copy(),
-        "frames_rendered": receiver["frames_shown"].copy(),
-        "key_frames": flows["encoder"]["key_frames"].copy(),
+        "audio_loss_ratio": _ratio(totals["audio_lost_packets"], sent[:, KIND_AUDIO]),
         "nacks": flows["repair"]["nacked_packets"].copy(),
-        "rtx_packets": totals["sent_packets"][:, KIND_RTX].copy(),
-        "fec_packets": totals["sent_packets"][:, KIND_FEC].copy(),
+        "rtx_packets": sent[:, KIND_RTX].copy(),
+        "fec_packets": sent[:, KIND_FEC].copy(),
         "fec_recovered": totals["fec_recovered"].copy(),
         "plis": receiver["key_requests"].copy(),
-        "audio_loss_ratio": _ratio(
-            totals["audio_lost_packets"], totals["sent_packets"][:, KIND_AUDIO]
-        ),
     }
-    columns |= _audio_columns(world)
+
+
+def _experience_columns(
+    world: World,
+    steps: NDArray[Any],
+    call: CallConfig,
+    columns: dict[str, NDArray[Any]],
+    remaining_s: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:
+    """What follows from the other `columns` and from the course of the call's score."""
+    totals = world.own_flows["totals"]
     scores = _scores(steps, call)
-    ready_s = us_to_s(1.0) * world.calls["now_us"]
+    dropped, duration_s = columns["dropped"], columns["duration_s"]
     silent_us = world.calls["now_us"] - totals["inbound_us"] - READY_SILENCE_US
     not_ready_us = totals["not_ready_us"] + np.maximum(0, silent_us)
-    video_headers = flows["overhead_bytes"] + flows["rtp_header_bytes"]
-    video_bytes = totals["sent_bytes"][:, KIND_VIDEO]
-    columns |= {
-        "mean_video_sent_bps": bits_per_s(
-            video_bytes - totals["sent_packets"][:, KIND_VIDEO] * video_headers
-        ),
+    return {
         "not_ready_s": us_to_s(1.0) * not_ready_us + remaining_s,
         **_last_minute_columns(steps, scores, dropped, call),
         "bad_experience": dropped
@@ -171,10 +211,9 @@ def call_columns(world: World, steps: NDArray[Any], call: CallConfig) -> dict[st
             scores,
             _scored_interval_s(call),
             keys=world.calls["key"],
-            end_s=np.where(dropped, ready_s, duration_s),
+            end_s=np.where(dropped, us_to_s(1.0) * world.calls["now_us"], duration_s),
         ),
     }
-    return columns
 
 
 def _scored_interval_s(call: CallConfig) -> float:
@@ -274,6 +313,9 @@ def _video_columns(world: World, duration_s: NDArray[np.float64]) -> dict[str, N
     qp = np.full(world.num_envs, MAX_QP)
     np.divide(encoder["qp_sum"], frames, out=qp, where=frames > 0)
     return {
+        "frames_encoded": frames.copy(),
+        "frames_rendered": receiver["frames_shown"].copy(),
+        "key_frames": encoder["key_frames"].copy(),
         "pause_count": receiver["pause_count"].copy(),
         "harmonic_frame_rate_hz": duration_s / squares_s2,
         "jitter_buffer_delay_ms": _US_TO_MS

@@ -23,6 +23,7 @@ from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.estimator import EstimatorFactory, RatePolicy
 from bwe_env.external import ExternalEstimators
 from bwe_env.gcc import GccParameters
+from bwe_env.metrics import CALL_COLUMNS
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
@@ -104,7 +105,7 @@ def run_calls(
             tables.append({**table, **call_columns(world, steps, call)})
             if progress is not None:
                 progress(len(batch))
-    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+    return {name: np.concatenate([t[name] for t in tables]) for name in CALL_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ from bwe_env.sim.packet import (
     N_KINDS,
 )
 from bwe_env.trace import Trace, constant, square
+from experiments.rfc8867_criteria import jain_index
 from tests.sim.calls import SILENT, OneCall
 
 #: A call of consent checks alone leaves the link to the others.
@@ -71,12 +72,6 @@ def play(
         one.step()
         rows.append(one.world.sources[0].copy())
     return one, np.array(rows)
-
-
-def jain_index(rates: Any) -> float:
-    """R. Jain, D. Chiu and W. Hawe, 1984: 1 when all are equal, 1/n when one has it all."""
-    x = np.asarray(rates, dtype=np.float64)
-    return float(x.sum() ** 2 / (len(x) * (x**2).sum()))
 
 
 # --- Laws -----------------------------------------------------------------------------------------
