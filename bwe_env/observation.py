@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError
 from bwe_env.sim._jit import NEVER, Record, kernel, record
+from bwe_env.sim.monitor import monitor_acked_rate_bps
 
 Scale = Literal["linear", "log"]
 
@@ -157,15 +158,6 @@ def observer_reset(observer: Record) -> None:
 
 
 @kernel
-def _acked_rate_bps(monitor: Record) -> float:
-    """Bytes acknowledged over the time they took to arrive, from the report before on."""
-    span_us = monitor.newest_arrival_us - monitor.previous_arrival_us
-    if monitor.acked_packets == 0 or span_us <= 0:
-        return 0.0
-    return float(monitor.acked_bytes * 8e6 / span_us)
-
-
-@kernel
 def _update_observer(observer: Record, monitor: Record, now_us: int) -> None:
     elapsed_us = now_us - observer.observed_us
     observer.observed_us = now_us
@@ -173,7 +165,7 @@ def _update_observer(observer: Record, monitor: Record, now_us: int) -> None:
     observer.acked_rate_max_bps *= math.exp(-elapsed_us * _MAX_DECAY_PER_US)
     reported = monitor.acked_packets + monitor.lost_packets
     if monitor.acked_packets > 0:
-        observer.acked_rate_bps = _acked_rate_bps(monitor)
+        observer.acked_rate_bps = monitor_acked_rate_bps(monitor)
         observer.acked_rate_max_bps = max(observer.acked_rate_max_bps, observer.acked_rate_bps)
         mean_us = monitor.delay_sum_us / monitor.acked_packets
         observer.queue_delay_ms = (mean_us - monitor.base_delay_us) * _US_TO_MS

@@ -27,13 +27,11 @@ from bwe_env.gcc.controller import (
 from bwe_env.gcc.parameters import GCC_PARAMETERS, GccParameters, fill_gcc_parameters
 from bwe_env.gcc.probe_bitrate_estimator import probe_declare
 from bwe_env.gcc.state import GCC
-from bwe_env.sim._jit import NEVER, Record, kernel
+from bwe_env.sim._jit import NEVER, Record
 from bwe_env.sim.packet import PACKET
 from bwe_env.sim.send_history import (
     SEND_HISTORY,
-    first_reportable_seq,
     send_history_add,
-    send_history_report,
     send_history_reset,
 )
 
@@ -56,19 +54,6 @@ class ProbeCluster:
     min_delta_us: int
     """between bursts"""
     min_packets: int
-
-
-@kernel
-def _note_arrivals(
-    history: Record, packets: np.ndarray, first_seq: int, arrivals_us: np.ndarray
-) -> None:
-    """Write what a report says into the ring and mark its rows."""
-    mask = len(packets) - 1
-    last_seq = first_seq + len(arrivals_us) - 1
-    for seq in range(first_reportable_seq(history, packets, first_seq), last_seq + 1):
-        packet = packets[seq & mask]
-        packet.arrival_us = min(packet.arrival_us, arrivals_us[seq - first_seq])
-    send_history_report(history, packets, first_seq, last_seq, NEVER - 1)
 
 
 class GoogCc:
@@ -170,7 +155,7 @@ class GoogCc:
             )
         if len(arrivals) == 0:
             return
-        _note_arrivals(self._history, self._packets, first_seq, arrivals)
+        send_history_note_arrivals(self._history, self._packets, first_seq, arrivals)
         first_kept = max(first_seq, int(self._history.next_seq) - len(self._packets))
         gcc_on_feedback(
             self._gcc, self._p, self._packets, first_kept, last_seq, self.in_flight_bytes, now_us

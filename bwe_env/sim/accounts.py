@@ -5,6 +5,8 @@ These sums feed rewards, metrics and conservation checks, never an observation.
 
 from __future__ import annotations
 
+import numpy as np
+
 from bwe_env.metrics import DELAY_BINS
 from bwe_env.sim._jit import Record, kernel, record
 from bwe_env.sim.histogram import delay_bin
@@ -14,9 +16,11 @@ from bwe_env.sim.packet import (
     FATE_PENDING,
     FATE_POLICER_DROP,
     FATE_QUEUE_DROP,
+    FATE_RANDOM_LOSS,
     KIND_AUDIO,
     N_FATES,
     N_KINDS,
+    REPORT_LOST,
 )
 
 #: Silence after which a connection no longer counts as ready: two consent checks. Ours.
@@ -61,6 +65,8 @@ INTERVAL = record(
         ("random_losses", "i8"),
         ("aqm_drops", "i8"),
         ("policer_drops", "i8"),
+        ("reported_random", "i8"),  # lost by chance, and first reported missing in this interval
+        ("reported_congestion", "i8"),  # lost to `CONGESTION_FATES`, in the same way
         ("newest_arrival_send_us", "i8"),  # send time of the newest packet that arrived; lasting
     ]
 )
@@ -80,6 +86,8 @@ def interval_begin(interval: Record) -> None:
     interval.random_losses = 0
     interval.aqm_drops = 0
     interval.policer_drops = 0
+    interval.reported_random = 0
+    interval.reported_congestion = 0
 
 
 @kernel
@@ -139,6 +147,24 @@ def account_lost(totals: Record, interval: Record, packet: Record) -> None:
         interval.policer_drops += 1
     else:
         interval.random_losses += 1
+
+
+@kernel
+def account_reported(interval: Record, packets: np.ndarray, first_seq: int, last_seq: int) -> None:
+    """A report, whose rows the send history has marked, tells of losses: by what they were lost.
+
+    A packet that is only late when it is first told of counts as neither.
+    """
+    mask = len(packets) - 1
+    for seq in range(first_seq, last_seq + 1):
+        packet = packets[seq & mask]
+        if packet.report_state != REPORT_LOST:
+            continue
+        fate = packet.fate
+        if fate == FATE_RANDOM_LOSS:
+            interval.reported_random += 1
+        elif fate != FATE_PENDING and fate != FATE_DELIVERED:
+            interval.reported_congestion += 1
 
 
 @kernel

@@ -43,6 +43,7 @@ def step_calls(
     segments: np.ndarray,
     steps: np.ndarray,
     history: np.ndarray,
+    telemetry: np.ndarray,
     weights: np.ndarray,
     mode: int,
     values: np.ndarray,
@@ -92,6 +93,7 @@ def step_calls(
             queues[env],
             segments,
             history[env],
+            telemetry[env],
             interval_us,
             duration_us,
         )

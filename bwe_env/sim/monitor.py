@@ -16,15 +16,21 @@ from bwe_env.sim.packet import REPORT_LOST, REPORT_RECEIVED_NOW
 MONITOR = record(
     [
         ("reports", "i8"),  # in this interval, like all sums below
+        ("sent_packets", "i8"),
         ("sent_bytes", "i8"),
         ("acked_bytes", "i8"),
         ("acked_packets", "i8"),
         ("lost_packets", "i8"),  # when first told of; one that comes late is acknowledged, too
+        ("loss_runs", "i8"),  # runs of consecutive packets among them
+        ("loss_delay_sum_us", "i8"),  # of the newest one-way delay known when a run begins
+        ("located_runs", "i8"),  # runs that had such a delay before them
         ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
         ("delay_min_us", "i8"),
+        ("delay_max_us", "i8"),
         ("delay_change_sum_us", "i8"),  # absolute change from packet to packet
         ("nacked_packets", "i8"),
         ("last_delay_us", "i8"),  # one-way delay of the newest packet acknowledged; lasting
+        ("last_was_lost", "i8"),  # 1: the newest packet reported was told lost; lasting
         ("base_delay_us", "i8"),  # smallest one-way delay of the call; lasting
         ("rtt_us", "i8"),  # newest report: its arrival less the newest packet's send time; lasting
         ("base_rtt_us", "i8"),  # smallest of the call; lasting
@@ -41,12 +47,17 @@ def monitor_begin_interval(monitor: Record) -> None:
     if monitor.reports > 0:
         monitor.previous_arrival_us = monitor.newest_arrival_us
     monitor.reports = 0
+    monitor.sent_packets = 0
     monitor.sent_bytes = 0
     monitor.acked_bytes = 0
     monitor.acked_packets = 0
     monitor.lost_packets = 0
+    monitor.loss_runs = 0
+    monitor.loss_delay_sum_us = 0
+    monitor.located_runs = 0
     monitor.delay_sum_us = 0
     monitor.delay_min_us = NEVER
+    monitor.delay_max_us = -NEVER
     monitor.delay_change_sum_us = 0
     monitor.nacked_packets = 0
 
@@ -56,6 +67,7 @@ def monitor_reset(monitor: Record) -> None:
     """Nothing known."""
     monitor.reports = 0
     monitor.last_delay_us = NEVER
+    monitor.last_was_lost = 0
     monitor.base_delay_us = NEVER
     monitor.rtt_us = 0
     monitor.base_rtt_us = NEVER
@@ -63,6 +75,35 @@ def monitor_reset(monitor: Record) -> None:
     monitor.newest_arrival_us = 0
     monitor.previous_arrival_us = 0
     monitor_begin_interval(monitor)
+
+
+@kernel
+def monitor_on_sent(monitor: Record, size_bytes: int) -> None:
+    """A packet was handed to the network."""
+    monitor.sent_packets += 1
+    monitor.sent_bytes += size_bytes
+
+
+@kernel
+def monitor_acked_rate_bps(monitor: Record) -> float:
+    """Bytes acknowledged over the time they took to arrive, from the report before on."""
+    span_us = monitor.newest_arrival_us - monitor.previous_arrival_us
+    if monitor.acked_packets == 0 or span_us <= 0:
+        return 0.0
+    return float(monitor.acked_bytes * 8e6 / span_us)
+
+
+@kernel
+def monitor_on_loss(monitor: Record) -> None:
+    """The next packet of a report is missing."""
+    monitor.lost_packets += 1
+    if monitor.last_was_lost == 1:
+        return
+    monitor.last_was_lost = 1
+    monitor.loss_runs += 1
+    if monitor.last_delay_us != NEVER:
+        monitor.loss_delay_sum_us += monitor.last_delay_us
+        monitor.located_runs += 1
 
 
 @kernel
@@ -81,13 +122,15 @@ def monitor_on_report(
             monitor.acked_packets += 1
             monitor.delay_sum_us += delay_us
             monitor.delay_min_us = min(monitor.delay_min_us, delay_us)
+            monitor.delay_max_us = max(monitor.delay_max_us, delay_us)
             if monitor.last_delay_us != NEVER:
                 monitor.delay_change_sum_us += abs(delay_us - monitor.last_delay_us)
             monitor.last_delay_us = delay_us
             monitor.newest_arrival_us = max(monitor.newest_arrival_us, arrival_us)
             newest_send_us = packet.send_us
+            monitor.last_was_lost = 0
         elif packet.report_state == REPORT_LOST:
-            monitor.lost_packets += 1
+            monitor_on_loss(monitor)
     monitor.reports += 1
     monitor.report_us = now_us
     monitor.base_delay_us = min(monitor.base_delay_us, monitor.delay_min_us)

@@ -6,7 +6,7 @@ import numpy as np
 
 from bwe_env.gcc.controller import gcc_on_feedback, gcc_on_loss_report, gcc_on_rtt
 from bwe_env.sim._jit import NEVER, Record, entry, kernel
-from bwe_env.sim.accounts import account_arrived, account_inbound
+from bwe_env.sim.accounts import account_arrived, account_inbound, account_reported
 from bwe_env.sim.audio import audio_on_packet
 from bwe_env.sim.decision import apply_decision, follow_gcc
 from bwe_env.sim.encoder import encoder_on_key_request
@@ -441,7 +441,10 @@ def _on_report(
     flow.report_first_seq = first_seq
     flow.report_last_seq = last_seq
     flow.report_built_us = built_us
+    known_lost = flow.monitor.lost_packets
     monitor_on_report(flow.monitor, packets, first_seq, last_seq, now_us)
+    if flow.monitor.lost_packets > known_lost:
+        account_reported(flow.interval, packets, first_seq, last_seq)
     gcc_on_feedback(
         flow.gcc,
         flow.gcc_parameters,

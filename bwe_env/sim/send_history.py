@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bwe_env.sim._jit import Record, kernel, record
+from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.packet import (
     REPORT_LOST,
     REPORT_LOST_AGAIN,
@@ -104,3 +104,16 @@ def is_told_lost(packet: Record) -> bool:
 def first_reportable_seq(history: Record, packets: np.ndarray, first_seq: int) -> int:
     """`first_seq` of a report, or the oldest row that the ring still holds if that is newer."""
     return max(first_seq, history.next_seq - len(packets))
+
+
+@kernel
+def send_history_note_arrivals(
+    history: Record, packets: np.ndarray, first_seq: int, arrivals_us: np.ndarray
+) -> None:
+    """Write what a report says into the ring and mark its rows."""
+    mask = len(packets) - 1
+    last_seq = first_seq + len(arrivals_us) - 1
+    for seq in range(first_reportable_seq(history, packets, first_seq), last_seq + 1):
+        packet = packets[seq & mask]
+        packet.arrival_us = min(packet.arrival_us, arrivals_us[seq - first_seq])
+    send_history_report(history, packets, first_seq, last_seq, NEVER - 1)

@@ -27,6 +27,7 @@ from bwe_env.sim.fec import (
 )
 from bwe_env.sim.flow import CONTROLLER_GCC
 from bwe_env.sim.link import link_enqueue
+from bwe_env.sim.monitor import monitor_on_sent
 from bwe_env.sim.pacer import (
     MAX_PADDING_REPLAY_US,
     RTX_QUEUE_LENGTH,
@@ -131,7 +132,7 @@ def send_packet(
     packet.kind = kind
     packet.is_repaired = 0
     account_sent(flow.totals, flow.interval, kind, size_bytes)
-    flow.monitor.sent_bytes += size_bytes
+    monitor_on_sent(flow.monitor, size_bytes)
     if call.link.loss_before_queue == 1 and path_loses(
         call.forward, call.key, STREAM_FORWARD_LOSS, now_us
     ):

@@ -76,6 +76,7 @@ from bwe_env.sim.tables import (
     configure_flow,
     ring_lengths,
 )
+from bwe_env.telemetry import TELEMETRY, telemetry_fill
 from bwe_env.units import us_to_s
 
 
@@ -197,6 +198,7 @@ def call_reset(
     segments: np.ndarray,
     steps: np.ndarray,
     history: np.ndarray,
+    telemetry: np.ndarray,
     source_table: np.ndarray,
     sources: np.ndarray,
     tcp_rows: np.ndarray,
@@ -280,6 +282,7 @@ def call_reset(
     flow = flows[call.first_flow]
     step_reset(call, flow, steps[env])
     observe_flow(flow, history[env], 1, 0)
+    telemetry_fill(telemetry[env], flow.monitor, float(flow.target_rate_bps), 0)
 
 
 @entry
@@ -304,6 +307,7 @@ class World:
     queues: NDArray[Any]  # QUEUE_ENTRY[num_envs, ring]
     steps: NDArray[Any]  # STEP[num_envs]
     history: NDArray[np.float32]  # [num_envs, history, NUM_FEATURES], the newest row last
+    telemetry: NDArray[Any]  # TELEMETRY[num_envs]
     networks: NDArray[Any]  # NETWORK[n]
     segments: NDArray[Any]  # SEGMENT[total]
     source_table: NDArray[Any]  # SOURCE[total]: configurations
@@ -358,6 +362,7 @@ class World:
             queues=np.zeros((num_envs, rings.queue), dtype=QUEUE_ENTRY),
             steps=np.zeros(num_envs, dtype=STEP),
             history=np.zeros((num_envs, observation.history, NUM_FEATURES), dtype=np.float32),
+            telemetry=np.zeros(num_envs, dtype=TELEMETRY),
             networks=rows,
             segments=segments,
             source_table=build_sources(networks),
@@ -418,6 +423,7 @@ class World:
             self.queues,
             self.steps,
             self.history,
+            self.telemetry,
         )
         return sum(array.nbytes for array in arrays) // self.num_envs
 
@@ -442,6 +448,7 @@ class World:
             self.segments,
             self.steps,
             self.history,
+            self.telemetry,
             self.source_table,
             self.sources,
             self.tcp_rows,
@@ -484,6 +491,7 @@ class World:
             self.segments,
             self.steps,
             self.history,
+            self.telemetry,
             self.weights,
             mode,
             values,
@@ -581,6 +589,7 @@ class World:
             "source_table": SOURCE,
             "queues": QUEUE_ENTRY,
             "steps": STEP,
+            "telemetry": TELEMETRY,
             "networks": NETWORK,
             "segments": SEGMENT,
             "weights": REWARD_WEIGHTS,

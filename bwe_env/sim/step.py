@@ -22,6 +22,7 @@ from bwe_env.sim.capacity import capacity_bits
 from bwe_env.sim.monitor import monitor_begin_interval
 from bwe_env.sim.pacer import pacer_expected_queue_us
 from bwe_env.sim.receiver import receiver_frozen_us
+from bwe_env.telemetry import telemetry_fill
 
 #: Slots of the one-second window: intervals are 20 ms or longer.
 WINDOW_SLOTS = 50
@@ -44,6 +45,8 @@ STEP = record(
         ("random_loss_ratio", "f8"),
         ("aqm_loss_ratio", "f8"),
         ("policer_loss_ratio", "f8"),
+        ("reported_random_packets", "f8"),  # lost by chance, first reported in this interval
+        ("reported_congestion_packets", "f8"),  # lost to queue, AQM or policer, in the same way
         ("frozen_ratio", "f8"),  # of the interval
         ("frame_rate_hz", "f8"),  # shown in the last second
         ("video_mos", "f8"),  # of the last second, 1..5
@@ -181,6 +184,8 @@ def step_reset(call: Record, flow: Record, step: Record) -> None:
     step.random_loss_ratio = 0.0
     step.aqm_loss_ratio = 0.0
     step.policer_loss_ratio = 0.0
+    step.reported_random_packets = 0.0
+    step.reported_congestion_packets = 0.0
     step.frozen_ratio = 0.0
     step.frame_rate_hz = 0.0
     step.video_mos = 1.0
@@ -230,10 +235,11 @@ def finish_interval(
     queue: np.ndarray,
     segments: np.ndarray,
     history: np.ndarray,
+    telemetry: Record,
     interval_us: int,
     duration_us: int,
 ) -> None:
-    """Fill `step` and the newest row of `history` for the interval that ends now."""
+    """Fill `step`, `telemetry` and the newest row of `history` for the interval that ends now."""
     window = flow.window
     interval = flow.interval
     # A dropped call ends inside an interval: everything below is over what there was of it.
@@ -266,6 +272,8 @@ def finish_interval(
     step.random_loss_ratio = min(1.0, interval.random_losses / sent)
     step.aqm_loss_ratio = min(1.0, interval.aqm_drops / sent)
     step.policer_loss_ratio = min(1.0, interval.policer_drops / sent)
+    step.reported_random_packets = float(interval.reported_random)
+    step.reported_congestion_packets = float(interval.reported_congestion)
 
     audio_play_until(flow.audio, end_us)
     frozen_us = _fill_slot(call, flow, window, step.one_way_delay_ms, span_us)
@@ -301,5 +309,6 @@ def finish_interval(
         + step.reward_drop
     )
     observe_flow(flow, history, span_us, end_us)
+    telemetry_fill(telemetry, flow.monitor, step.target_rate_bps, end_us)
     interval_begin(interval)
     monitor_begin_interval(flow.monitor)
