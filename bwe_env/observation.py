@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from bwe_env.errors import ConfigError
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.monitor import monitor_acked_rate_bps
+
+if TYPE_CHECKING:
+    from bwe_env.telemetry import NetworkModels
 
 Scale = Literal["linear", "log"]
 
@@ -131,10 +134,9 @@ class ObservationConfig:
                 f"observation.history={self.history!r} must be a whole number, 1..100."
             )
 
-    @property
-    def size(self) -> int:
-        """Length of the flat observation."""
-        return self.history * NUM_FEATURES
+    def shape(self, models: NetworkModels | None = None) -> tuple[int, int]:
+        """Intervals, and features of each: those of the table, then one for each model output."""
+        return self.history, NUM_FEATURES + (0 if models is None else len(models.outputs))
 
 
 def feature_table() -> str:

@@ -8,7 +8,7 @@ batch size nor on the number of threads.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, cast
@@ -32,6 +32,7 @@ from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
 from bwe_env.sim.packet import FATE_DELIVERED
 from bwe_env.sim.state import World
+from bwe_env.telemetry import TELEMETRY, NetworkModels
 from bwe_env.units import BITS_PER_BYTE, s_to_us
 
 Controller = Literal["gcc"] | RatePolicy | EstimatorFactory
@@ -52,6 +53,7 @@ def run_calls(
     reward: RewardConfig | None = None,
     observation: ObservationConfig | None = None,
     gcc: GccParameters | None = None,
+    network_models: NetworkModels | None = None,
     num_threads: int = 1,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -61,6 +63,7 @@ def run_calls(
     Args:
         controller: "gcc" for the compiled GCC; a `RatePolicy`, asked once per interval for a whole
             batch; or a factory of `BandwidthEstimator`, asked at every report of every call.
+        network_models: what they say is part of a `RatePolicy`'s observation.
         progress: called with the number of calls that have just been finished.
 
     Returns:
@@ -70,42 +73,159 @@ def run_calls(
         UnknownNameError: a controller's name other than "gcc".
         ConfigError: no networks or no seeds.
     """
-    if isinstance(controller, str) and controller != "gcc":
-        raise unknown_name("controller", controller, ("gcc",))
-    if len(networks) == 0 or len(seeds) == 0:
-        raise ConfigError("run_calls needs at least one network and one seed.")
     call = call or CallConfig()
-    pairs = [(index, seed) for index in range(len(networks)) for seed in seeds]
     tables: list[dict[str, NDArray[Any]]] = []
+    for played in _play(
+        networks,
+        controller,
+        call=call,
+        seeds=seeds,
+        reward=reward,
+        observation=observation,
+        gcc=gcc,
+        network_models=network_models,
+        num_threads=num_threads,
+        batch_size=batch_size,
+    ):
+        chosen = [networks[index] for index, _ in played.pairs]
+        table: dict[str, NDArray[Any]] = {
+            "network": np.array([network.name for network in chosen]),
+            "network_type": np.array([network.network_type for network in chosen]),
+            "seed": np.array([seed for _, seed in played.pairs], dtype=np.int64),
+            "path": np.array([network.path for network in chosen]),
+        }
+        tables.append({**table, **call_columns(played.world, played.steps, call)})
+        if progress is not None:
+            progress(len(played.pairs))
+    return {name: np.concatenate([t[name] for t in tables]) for name in CALL_COLUMNS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCall:
+    """One call, interval by interval; a dropped call has fewer."""
+
+    network: Network
+    seed: int
+    steps: NDArray[Any]
+    """STEP rows, as `info` shows them: ground truth; shape (intervals,)"""
+    telemetry: NDArray[Any]
+    """what its sender knows of each interval, dtype `bwe_env.telemetry.TELEMETRY`, same shape"""
+    dropped: bool
+
+
+def record_calls(
+    networks: Sequence[Network],
+    controller: Controller,
+    *,
+    call: CallConfig | None = None,
+    seeds: Sequence[int] = (0,),
+    gcc: GccParameters | None = None,
+    network_models: NetworkModels | None = None,
+    num_threads: int = 1,
+    batch_size: int = 64,
+) -> Iterator[RecordedCall]:
+    """The calls that `run_calls` would run, as time series; as few at once as a batch holds.
+
+    Raises:
+        UnknownNameError: a controller's name other than "gcc".
+        ConfigError: no networks or no seeds.
+    """
+    for played in _play(
+        networks,
+        controller,
+        call=call or CallConfig(),
+        seeds=seeds,
+        reward=None,
+        observation=None,
+        gcc=gcc,
+        network_models=network_models,
+        num_threads=num_threads,
+        batch_size=batch_size,
+    ):
+        dropped = played.world.calls["status"] == STATUS_DROPPED
+        for env, (index, seed) in enumerate(played.pairs):
+            has_run = ~np.isnan(played.steps["time_s"][:, env])
+            yield RecordedCall(
+                network=networks[index],
+                seed=seed,
+                steps=played.steps[has_run, env],
+                telemetry=played.telemetry[has_run, env],
+                dropped=bool(dropped[env]),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Calls that have just been played to their end."""
+
+    pairs: Sequence[tuple[int, int]]
+    """network's position and seed of each"""
+    world: World
+    steps: NDArray[Any]
+    """STEP rows, shape (intervals, calls); `time_s` is NaN where a call had dropped"""
+    telemetry: NDArray[Any]
+    """TELEMETRY rows, same shape"""
+
+
+def _play(
+    networks: Sequence[Network],
+    controller: Controller,
+    *,
+    call: CallConfig,
+    seeds: Sequence[int],
+    reward: RewardConfig | None,
+    observation: ObservationConfig | None,
+    gcc: GccParameters | None,
+    network_models: NetworkModels | None,
+    num_threads: int,
+    batch_size: int,
+) -> Iterator[_Batch]:
+    """Run every network with every seed, a batch at a time, networks outermost."""
+    _check_controller(controller)
+    if len(networks) == 0 or len(seeds) == 0:
+        raise ConfigError("calls need at least one network and one seed.")
+    pairs = [(index, seed) for index in range(len(networks)) for seed in seeds]
     world: World | None = None
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
         for first in range(0, len(pairs), batch_size):
             batch = pairs[first : first + batch_size]
             if world is None or world.num_envs != len(batch):
-                world = World.make(
-                    len(batch),
-                    networks,
-                    call,
-                    gcc=gcc or GccParameters(),
-                    reward=reward or RewardConfig(),
-                    observation=observation or ObservationConfig(),
-                    controller=_controller_id(controller),
+                world = _make_world(
+                    len(batch), networks, controller, call, reward, observation, gcc, network_models
                 )
+            if network_models is not None:
+                network_models.reset(len(batch))
             for env, (index, seed) in enumerate(batch):
                 world.reset(env, index, call_key(networks[index].name, seed))
-            steps = _run_batch(world, controller, call, threads, num_threads)
-            names = np.array([networks[index].name for index, _ in batch])
-            types = np.array([networks[index].network_type for index, _ in batch])
-            table: dict[str, NDArray[Any]] = {
-                "network": names,
-                "network_type": types,
-                "seed": np.array([seed for _, seed in batch], dtype=np.int64),
-                "path": np.array([networks[index].path for index, _ in batch]),
-            }
-            tables.append({**table, **call_columns(world, steps, call)})
-            if progress is not None:
-                progress(len(batch))
-    return {name: np.concatenate([t[name] for t in tables]) for name in CALL_COLUMNS}
+            steps, telemetry = _run_batch(world, controller, call, threads, num_threads)
+            yield _Batch(pairs=batch, world=world, steps=steps, telemetry=telemetry)
+
+
+def _make_world(
+    num_envs: int,
+    networks: Sequence[Network],
+    controller: Controller,
+    call: CallConfig,
+    reward: RewardConfig | None,
+    observation: ObservationConfig | None,
+    gcc: GccParameters | None,
+    network_models: NetworkModels | None,
+) -> World:
+    return World.make(
+        num_envs,
+        networks,
+        call,
+        gcc=gcc or GccParameters(),
+        reward=reward or RewardConfig(),
+        observation=observation or ObservationConfig(),
+        controller=_controller_id(controller),
+        models=network_models,
+    )
+
+
+def _check_controller(controller: Controller) -> None:
+    if isinstance(controller, str) and controller != "gcc":
+        raise unknown_name("controller", controller, ("gcc",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +260,7 @@ def run_series(
     reward: RewardConfig | None = None,
     observation: ObservationConfig | None = None,
     gcc: GccParameters | None = None,
+    network_models: NetworkModels | None = None,
     num_threads: int = 1,
 ) -> list[CallSeries]:
     """The calls that `run_calls` would run on one network, one series per seed.
@@ -156,8 +277,7 @@ def run_series(
         UnknownNameError: a controller's name other than "gcc".
         ConfigError: no seeds, or hand-overs on the way back of media in both directions.
     """
-    if isinstance(controller, str) and controller != "gcc":
-        raise unknown_name("controller", controller, ("gcc",))
+    _check_controller(controller)
     if len(seeds) == 0:
         raise ConfigError("run_series needs at least one seed.")
     if backward is not None and (network.reverse.delay_steps or backward.reverse.delay_steps):
@@ -168,15 +288,11 @@ def run_series(
     call = call or CallConfig()
     networks = [network] if backward is None else [network, backward]
     num_envs = len(networks) * len(seeds)
-    world = World.make(
-        num_envs,
-        networks,
-        call,
-        gcc=gcc or GccParameters(),
-        reward=reward or RewardConfig(),
-        observation=observation or ObservationConfig(),
-        controller=_controller_id(controller),
+    world = _make_world(
+        num_envs, networks, controller, call, reward, observation, gcc, network_models
     )
+    if network_models is not None:
+        network_models.reset(num_envs)
     for env in range(num_envs):  # all forward, then all backward
         direction, index = divmod(env, len(seeds))
         world.reset(env, direction, call_key(networks[direction].name, seeds[index]))
@@ -192,7 +308,7 @@ def run_series(
             _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
-        steps = _run_batch(world, controller, call, threads, num_threads, watch)
+        steps, _ = _run_batch(world, controller, call, threads, num_threads, watch)
     to_bps = BITS_PER_BYTE / call.interval_s
     series = []
     for env in range(len(seeds)):
@@ -233,8 +349,8 @@ def _run_batch(
     threads: ThreadPoolExecutor,
     num_threads: int,
     watch: Callable[[int], None] | None = None,
-) -> NDArray[Any]:
-    """Run the batch to its end; returns STEP rows, shape (steps, num_envs).
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Run the batch to its end; returns STEP and TELEMETRY rows, shape (steps, num_envs).
 
     Args:
         watch: called with each interval's position at its end.
@@ -243,6 +359,7 @@ def _run_batch(
     duration_us = call.steps * interval_us
     steps = np.zeros((call.steps, world.num_envs), dtype=world.steps.dtype)
     steps["time_s"] = np.nan  # until the interval has been played: a dropped call has no more
+    telemetry = np.zeros(steps.shape, dtype=TELEMETRY)
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
     estimators: ExternalEstimators | None = None
@@ -270,10 +387,11 @@ def _run_batch(
             num_threads=parts,
         )
         steps[position] = world.steps
+        telemetry[position] = world.telemetry
         steps["time_s"][position, ~active] = np.nan  # no such interval: the call had dropped
         if watch is not None:
             watch(position)
-    return steps
+    return steps, telemetry
 
 
 def _decisions(world: World, policy: RatePolicy, call: CallConfig) -> NDArray[np.float64]:

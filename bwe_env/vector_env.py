@@ -6,6 +6,7 @@ environment seeded `s` is bit for bit the single environment seeded `s + i`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.rng import STREAM_START, uniform
 from bwe_env.sim.state import World
 from bwe_env.sim.step import STEP
+from bwe_env.telemetry import NetworkModels
 from bwe_env.trace import SPLITS, real_networks
 from bwe_env.trace import networks as split_networks
 from bwe_env.units import s_to_us
@@ -109,6 +111,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         reward: weights of the reward's terms.
         gcc: parameters of the GCC inside.
         randomisation: how each reset varies the network that it draws; not at all by default.
+        network_models: what they say of each interval (probability p as 2p - 1) stands behind its
+            features in the observation; `agents.NetworkModelsOnline` makes such from files.
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.
@@ -135,6 +139,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         reward: RewardConfig | Mapping[str, Any] | None = None,
         gcc: GccParameters | Mapping[str, Any] | None = None,
         randomisation: RandomisationConfig | Mapping[str, Any] | None = None,
+        network_models: NetworkModels | None = None,
         num_threads: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
@@ -162,12 +167,14 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._interval_us = s_to_us(self.call_config.interval_s)
 
         box = gymnasium.spaces.Box
-        size = self.observation_config.size
+        size = math.prod(self.observation_config.shape(network_models))
         self.single_action_space = box(-1.0, 1.0, shape=(1,), dtype=np.float32)
         self.single_observation_space = box(-1.0, 1.0, shape=(size,), dtype=np.float32)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
+        if network_models is not None:
+            network_models.reset(num_envs)
         self._world = World.make(
             num_envs,
             self.networks,
@@ -176,6 +183,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             reward=self.reward_config,
             observation=self.observation_config,
             controller=CONTROLLER_ACTION if action_mode == "rate" else CONTROLLER_GCC,
+            models=network_models,
             longest_delay_scale=self.randomisation.delay_scale[1],
         )
         self._generators: list[np.random.Generator | None] = [None] * num_envs

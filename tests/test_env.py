@@ -406,7 +406,11 @@ def test_an_unpickled_env_has_the_record_types_that_its_kernels_were_compiled_fo
     env = BandwidthEstimationVectorEnv(2, networks=some_networks, call=SHORT)
     env.reset(seed=3)
     copied = pickle.loads(pickle.dumps(env))
-    arrays = {name: value for name, value in vars(env._world).items() if value.dtype.names}
+    arrays = {
+        name: value
+        for name, value in vars(env._world).items()
+        if getattr(value, "dtype", None) and value.dtype.names
+    }
     assert "weights" in arrays
     assert all(vars(copied._world)[name].dtype is array.dtype for name, array in arrays.items())
     action = np.zeros((2, 1))

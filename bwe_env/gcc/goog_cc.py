@@ -32,6 +32,7 @@ from bwe_env.sim.packet import PACKET
 from bwe_env.sim.send_history import (
     SEND_HISTORY,
     send_history_add,
+    send_history_note_arrivals,
     send_history_reset,
 )
 

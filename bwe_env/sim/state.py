@@ -76,7 +76,7 @@ from bwe_env.sim.tables import (
     configure_flow,
     ring_lengths,
 )
-from bwe_env.telemetry import TELEMETRY, telemetry_fill
+from bwe_env.telemetry import TELEMETRY, NetworkModels, telemetry_fill
 from bwe_env.units import us_to_s
 
 
@@ -306,12 +306,13 @@ class World:
     tcp_rows: NDArray[Any]  # TCP_ROW[num_envs, most sources, ring]
     queues: NDArray[Any]  # QUEUE_ENTRY[num_envs, ring]
     steps: NDArray[Any]  # STEP[num_envs]
-    history: NDArray[np.float32]  # [num_envs, history, NUM_FEATURES], the newest row last
+    history: NDArray[np.float32]  # [num_envs, history, features], the newest row last
     telemetry: NDArray[Any]  # TELEMETRY[num_envs]
     networks: NDArray[Any]  # NETWORK[n]
     segments: NDArray[Any]  # SEGMENT[total]
     source_table: NDArray[Any]  # SOURCE[total]: configurations
     weights: NDArray[Any]  # REWARD_WEIGHTS[1]
+    models: NetworkModels | None  # fill the columns of `history` behind the features
 
     @classmethod
     def make(
@@ -324,12 +325,14 @@ class World:
         reward: RewardConfig,
         observation: ObservationConfig,
         controller: int = CONTROLLER_GCC,
+        models: NetworkModels | None = None,
         longest_delay_scale: float = 1.0,
     ) -> World:
         """Allocate `num_envs` calls that can run on any of `networks`; reset each before use.
 
         Args:
             controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
+            models: follow every call; what they say is part of the observation.
             longest_delay_scale: the largest `delay_scale` that a reset will give.
         """
         if call.feedback.rtt_packet == "sent" and any(
@@ -361,12 +364,13 @@ class World:
             tcp_rows=np.zeros((num_envs, rings.sources, rings.tcp), dtype=TCP_ROW),
             queues=np.zeros((num_envs, rings.queue), dtype=QUEUE_ENTRY),
             steps=np.zeros(num_envs, dtype=STEP),
-            history=np.zeros((num_envs, observation.history, NUM_FEATURES), dtype=np.float32),
+            history=np.zeros((num_envs, *observation.shape(models)), dtype=np.float32),
             telemetry=np.zeros(num_envs, dtype=TELEMETRY),
             networks=rows,
             segments=segments,
             source_table=build_sources(networks),
             weights=reward.to_record(),
+            models=models,
         )
 
     @property
@@ -461,6 +465,9 @@ class World:
             delay_scale,
             queue_scale,
         )
+        if self.models is not None:
+            self.models.restart(env)
+            self.history[env, :, NUM_FEATURES:] = -1.0  # probability 0: nothing seen yet
 
     def step(
         self,
@@ -510,6 +517,9 @@ class World:
                 worst = max(worst, future.result())
         if worst > STATUS_DROPPED:
             self.raise_ring_errors()
+        if self.models is not None:
+            outputs = self.models.update(self.telemetry, active)
+            self.history[active, -1, NUM_FEATURES:] = 2.0 * outputs[active] - 1.0
 
     def present_capacity_bps(self) -> NDArray[np.float64]:
         """Capacity of each call's bottleneck at this moment, shape (num_envs,)."""
@@ -568,8 +578,9 @@ class World:
             )
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copies of all state, to go back to with `restore`."""
-        return {f.name: getattr(self, f.name).copy() for f in fields(self)}
+        """Copies of all state but that of models, to go back to with `restore`."""
+        names = [f.name for f in fields(self) if f.name != "models"]
+        return {name: getattr(self, name).copy() for name in names}
 
     def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
         """Go back to a snapshot of this world (or of one of the same shape)."""
