@@ -9,32 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError
+from bwe_env.feature_scale import Feature, Scale, markdown_table, scaled
 from bwe_env.sim._jit import NEVER, Record, kernel, record
 from bwe_env.sim.monitor import monitor_acked_rate_bps
 
 if TYPE_CHECKING:
     from bwe_env.telemetry import NetworkModels
-
-Scale = Literal["linear", "log"]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One row of the observation table."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    scale: Scale
-    doc: str
-
 
 _Range = tuple[float, float, Scale]
 _RATE: _Range = (10e3, 20e6, "log")
@@ -100,10 +86,7 @@ FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 _LOW = tuple(feature.low for feature in FEATURES)
 _HIGH = tuple(feature.high for feature in FEATURES)
 _IS_LOG = tuple(feature.scale == "log" for feature in FEATURES)
-_SPAN = tuple(
-    math.log(feature.high / feature.low) if feature.scale == "log" else feature.high - feature.low
-    for feature in FEATURES
-)
+_SPAN = tuple(feature.span for feature in FEATURES)
 
 _US_TO_MS = 1e-3
 _SLOW_US = 5e6  # time constant of the smoothed features
@@ -141,11 +124,7 @@ class ObservationConfig:
 
 def feature_table() -> str:
     """The table as Markdown, for docstrings and documents."""
-    lines = ["| feature | unit | low | high | scale | meaning |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {f.name} | {f.unit} | {f.low:g} | {f.high:g} | {f.scale} | {f.doc} |" for f in FEATURES
-    ]
-    return "\n".join(lines)
+    return markdown_table(FEATURES)
 
 
 @kernel
@@ -181,13 +160,7 @@ def _update_observer(observer: Record, monitor: Record, now_us: int) -> None:
 
 @kernel
 def _normalise(index: int, value: float) -> float:
-    low = _LOW[index]
-    bounded = min(_HIGH[index], max(low, value))
-    if bounded == low:
-        return -1.0
-    if _IS_LOG[index]:
-        return 2.0 * math.log(bounded / low) / _SPAN[index] - 1.0
-    return 2.0 * (bounded - low) / _SPAN[index] - 1.0
+    return scaled(value, _LOW[index], _HIGH[index], _IS_LOG[index], _SPAN[index])
 
 
 @kernel
