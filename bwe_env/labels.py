@@ -24,23 +24,15 @@ from bwe_env.errors import ConfigError, unknown_name
 # --- Windows --------------------------------------------------------------------------------------
 
 
-def _past(values: NDArray[np.float64], count: int, fill: float) -> NDArray[np.float64]:
-    """A view of shape (bins, count): row i holds the `count` bins ending with bin i.
-
-    What lies before the call is `fill`.
-    """
+def _past(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """View of shape (bins, count): row i holds the `count` bins ending with i; NaN before all."""
     # One row too many, so that a call without bins is no special case.
-    padded = np.concatenate([np.full(count, fill), values])
-    return sliding_window_view(padded, count)[1:]
+    return sliding_window_view(np.concatenate([np.full(count, np.nan), values]), count)[1:]
 
 
-def _future(values: NDArray[np.float64], count: int, fill: float) -> NDArray[np.float64]:
-    """A view of shape (bins, count): row i holds the `count` bins after bin i.
-
-    What lies after the call is `fill`.
-    """
-    padded = np.concatenate([values, np.full(count, fill)])
-    return sliding_window_view(padded, count)[1:]
+def _future(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """View of shape (bins, count): row i holds the `count` bins after i; NaN after all."""
+    return sliding_window_view(np.concatenate([values, np.full(count, np.nan)]), count)[1:]
 
 
 def _sum_of_past(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -74,9 +66,7 @@ def _one_call(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _counts(name: str, values: ArrayLike) -> NDArray[np.float64]:
     array = _one_call(name, values)
     if not (np.isfinite(array) & (array >= 0.0) & (array == np.floor(array))).all():
-        raise ConfigError(
-            f"{name} must count packets: whole numbers >= 0; a bin without a report holds 0."
-        )
+        raise ConfigError(f"{name} must be counts: whole numbers >= 0, and 0 without a report.")
     return array
 
 
@@ -97,7 +87,7 @@ def _require_same_bins(*arrays: NDArray[np.float64]) -> None:
 
 # --- Congestion to come ---------------------------------------------------------------------------
 
-#: The floor b is the least RTT of so long a past; the base RTT after a change of route, in time.
+#: The floor b is the least RTT of so long a past: after it, a change of route is forgotten.
 FLOOR_S = 30.0
 #: How far back a spike may lie, and how far ahead congestion is looked for.
 PAST_S = 4.0
@@ -175,9 +165,9 @@ def congestion_labels(
         )
     past_bins, future_bins = round(PAST_S * per_second), round(FUTURE_S * per_second)
     # fmin and fmax pass over NaN, and give it where there is nothing else; comparisons are false.
-    floor_ms = np.fmin.reduce(_past(rtt, round(FLOOR_S * per_second), np.nan), axis=1)
-    past_max_ms = np.fmax.reduce(_past(rtt, past_bins, np.nan), axis=1)
-    future_max_ms = np.fmax.reduce(_future(rtt, future_bins, np.nan), axis=1)
+    floor_ms = np.fmin.reduce(_past(rtt, round(FLOOR_S * per_second)), axis=1)
+    past_max_ms = np.fmax.reduce(_past(rtt, past_bins), axis=1)
+    future_max_ms = np.fmax.reduce(_future(rtt, future_bins), axis=1)
     had_spike = _had_spike(rtt, floor_ms, past_bins)
     growth_ms = np.maximum(GROWTH_MS, GROWTH_RISE_RATIO * (past_max_ms - floor_ms))
     is_congested = future_max_ms >= past_max_ms + growth_ms
@@ -195,7 +185,7 @@ def _had_spike(
     rtt_ms: NDArray[np.float64], floor_ms: NDArray[np.float64], past_bins: int
 ) -> NDArray[np.bool_]:
     threshold_ms = floor_ms + np.maximum(SPIKE_MS, SPIKE_FLOOR_RATIO * floor_ms)
-    is_high = _past(rtt_ms, past_bins, np.nan) >= threshold_ms[:, None]
+    is_high = _past(rtt_ms, past_bins) >= threshold_ms[:, None]
     had_spike: NDArray[np.bool_] = is_high.sum(axis=1) >= SPIKE_BINS
     return had_spike
 
@@ -211,8 +201,8 @@ def _loses(
         lost_in_second / reported_in_second >= CONGESTION_LOSS_RATIO
     )
     # Seconds are known by their last bin: the first that lies wholly ahead ends a second from here.
-    seconds = _future(is_lossy.astype(np.float64), future_bins, 0.0)[:, per_second - 1 :]
-    loses: NDArray[np.bool_] = seconds.max(axis=1) > 0.0
+    seconds = _future(is_lossy.astype(np.float64), future_bins)[:, per_second - 1 :]
+    loses: NDArray[np.bool_] = (seconds == 1.0).any(axis=1)
     return loses
 
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bwe_env.config import MAX_REPLAY_PACKETS, LossConfig, PathConfig, from_mapping
+from bwe_env.labels import mean_loss_burst_packets
 from bwe_env.network import Network
 from bwe_env.sim.loss import loss_reset, loss_strikes
 from bwe_env.sim.tables import build_networks
@@ -75,6 +76,25 @@ def test_elliott_loss_mixes_the_loss_of_both_states_by_the_time_spent_in_them() 
     memory = 1 - 0.1 - 0.3
     sd = math.sqrt(0.14 * 0.86 / count * (1 + memory) / (1 - memory))  # at most
     assert abs(lost.mean() - 0.14) < SIGMAS * sd
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LossConfig(good_loss=0.3),
+        LossConfig(good_to_bad=0.02, bad_to_good=0.3),
+        LossConfig(good_loss=0.05, bad_loss=0.8, good_to_bad=0.1, bad_to_good=0.2),
+        LossConfig(good_loss=0.3, bad_loss=0.9, good_to_bad=0.8, bad_to_good=0.6),
+        LossConfig(replay=(1, 0, 0, 1, 1, 0, 1)),  # type: ignore[arg-type]
+    ],
+)
+def test_mean_bursts_are_those_of_the_process_label(config: LossConfig) -> None:
+    lengths = [bursts(losses(config, 5_000, key=key)) for key in range(20)]
+    means = np.array([each.mean() for each in lengths])
+    # Calls of other keys are independent, so their spread is the error; a replay has none, but may
+    # cut a run at the end of the call, one of thousands.
+    error = SIGMAS * means.std(ddof=1) / math.sqrt(len(means)) + 0.01 * means.mean()
+    assert abs(means.mean() - mean_loss_burst_packets(config)) < error
 
 
 def test_no_chance_never_strikes_and_certainty_always_does() -> None:
