@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError
 from bwe_env.feature_scale import Feature, Scale, scaled
+from bwe_env.labels import FLOOR_S, SPIKE_FLOOR_RATIO, SPIKE_MS
 from bwe_env.sim._jit import Record, entry, kernel, record
 from bwe_env.telemetry import TELEMETRY
 
 #: Bins are intervals of 100 ms; the models know no other.
 BIN_S = 0.1
-#: The floor of the RTT is its minimum over 30 s, as in the definition of congestion.
-FLOOR_BINS = 300
+#: The floor of the RTT is its minimum over 30 s, as congestion is defined (`labels`).
+FLOOR_BINS = round(FLOOR_S / BIN_S)
 #: The longest window of a model: 10 s.
 MAX_WINDOW_BINS = 100
 #: What "1s" in a feature's name means.
@@ -109,10 +110,6 @@ NUM_SERIES = len(SERIES_FEATURES)
 NUM_DENSE = len(DENSE_FEATURES)
 SERIES_NAMES = tuple(feature.name for feature in SERIES_FEATURES)
 DENSE_NAMES = tuple(feature.name for feature in DENSE_FEATURES)
-
-#: A spike: so far above the floor, and by this share of it. DEFINITIONS of congestion (`labels`).
-SPIKE_MS = 40.0
-SPIKE_RATIO = 0.25
 
 #: One bin, what is missing in it filled in.
 BIN = record(
@@ -507,7 +504,7 @@ def _rtt_slope(state: Record, bins: int) -> float:
 @kernel
 def _fill_rtts(state: Record, bins: int, out: np.ndarray) -> None:
     floor_ms = state.rtt_floor_ms
-    spike_ms = floor_ms + max(SPIKE_MS, SPIKE_RATIO * floor_ms)
+    spike_ms = floor_ms + max(SPIKE_MS, SPIKE_FLOOR_RATIO * floor_ms)
     rise_sum = rise_max = spikes = 0.0
     for back in range(bins):
         rtt_ms = _bin(state, back).rtt_ms
@@ -642,7 +639,8 @@ def series_windows(
     """
     padding = np.full((window_bins - 1, series.shape[1]), -1.0, dtype=np.float32)
     padded = np.concatenate([padding, series])
-    return padded[np.asarray(at)[:, None] + np.arange(window_bins)]
+    windows: NDArray[np.float32] = padded[np.asarray(at)[:, None] + np.arange(window_bins)]
+    return windows
 
 
 class FeatureStream:
