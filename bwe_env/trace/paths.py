@@ -33,7 +33,7 @@ from bwe_env.config import (
 )
 from bwe_env.errors import unknown_name
 from bwe_env.network import Network
-from bwe_env.trace.randomness import uniforms
+from bwe_env.trace.randomness import between, log_between, one_of, uniforms
 from bwe_env.trace.trace import Trace
 from bwe_env.units import BITS_PER_BYTE, ms_to_s, s_to_ms
 
@@ -420,14 +420,6 @@ def draw_network(trace: Trace, *, access_only: bool = False) -> Network:
     )
 
 
-def _between(bounds: tuple[float, float], u: float) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * u
-
-
-def _log_between(bounds: tuple[float, float], u: float) -> float:
-    return bounds[0] * math.exp(math.log(bounds[1] / bounds[0]) * u)
-
-
 def _log_normal(ln_mean: float, ln_sd: float, u: float) -> float:
     return math.exp(ln_mean + ln_sd * _normal(u))
 
@@ -438,7 +430,7 @@ def _normal(u: float) -> float:
 
 def _base_rtt_ms(recipe: PathRecipe, draws: Sequence[float], *, access_only: bool) -> float:
     if isinstance(recipe.loss, SatelliteLoss) and draws[0] < ISL_SHARE and not access_only:
-        return _between(ISL_RTT_MS, draws[1])
+        return between(ISL_RTT_MS, draws[1])
     rtt_ms = _log_normal(recipe.base_rtt_ln_mean, recipe.base_rtt_ln_sd, draws[2])
     if recipe.has_wan and not access_only:
         rtt_ms += _log_normal(WAN_RTT_LN_MEAN, WAN_RTT_LN_SD, draws[3])
@@ -470,11 +462,11 @@ def _loss(
 ) -> LossConfig:
     if isinstance(loss, SatelliteLoss):
         return LossConfig(
-            good_loss=_log_between(loss.background, draws[0]),
+            good_loss=log_between(loss.background, draws[0]),
             good_to_bad=1.0 / loss.packets_between_bursts,
-            bad_to_good=1.0 / _between(loss.burst_packets, draws[1]),
+            bad_to_good=1.0 / between(loss.burst_packets, draws[1]),
         )
-    p_percent = _between(percent, draws[0])
+    p_percent = between(percent, draws[0])
     # r follows p by the correlation of their normal scores (a Gaussian copula).
     score = loss.correlation * _normal(p_percent / 100.0)
     score += math.sqrt(1.0 - loss.correlation**2) * _normal(draws[1])
@@ -492,19 +484,19 @@ def _quantile(percent: float, percents: Sequence[float], values: Sequence[float]
 
 def _link(recipe: PathRecipe, trace: Trace, size: float, draws: Sequence[float]) -> LinkConfig:
     link = _managed(recipe.management, draws[1])
-    queue_s = _log_between(recipe.queue_s, size)
+    queue_s = log_between(recipe.queue_s, size)
     if draws[0] < recipe.timed_queue_share:
         link = dataclasses.replace(link, queue_limit_s=queue_s)
     else:
         reference_bps = min(trace.mean_bps, QUEUE_REFERENCE_BPS)
         queue_bytes = max(MIN_QUEUE_BYTES, round(queue_s * reference_bps / BITS_PER_BYTE))
         link = dataclasses.replace(link, queue_limit_bytes=queue_bytes)
-    interval_s = _one_of(recipe.grants_s, draws[2])
+    interval_s = one_of(recipe.grants_s, draws[2])
     return dataclasses.replace(
         link,
         grant_interval_s=interval_s,
         grant_spread=1.0 if recipe.is_contended and interval_s > 0.0 else 0.0,
-        max_wait_s=_one_of(recipe.discard_s, draws[3]),
+        max_wait_s=one_of(recipe.discard_s, draws[3]),
     )
 
 
@@ -517,16 +509,12 @@ def _managed(kinds: Sequence[QueueManagement], u: float) -> LinkConfig:
     return LinkConfig()
 
 
-def _one_of(values: Sequence[float], u: float) -> float:
-    return values[int(u * len(values))]
-
-
 def _delay_steps(recipe: PathRecipe, draws: Sequence[float]) -> tuple[tuple[float, float], ...]:
     """Hand-overs of a call, as far as `MAX_DELAY_STEPS` lets it know them."""
     if isinstance(recipe.loss, SatelliteLoss):
         phase_s = draws[0] * RECONFIGURATION_S
         return tuple(
-            (phase_s + slot * RECONFIGURATION_S, _between(SATELLITE_ADDED_S, u))
+            (phase_s + slot * RECONFIGURATION_S, between(SATELLITE_ADDED_S, u))
             for slot, u in enumerate(draws[1 : 1 + MAX_DELAY_STEPS])
         )
     if recipe.interruption_s is None or draws[0] >= MOVING_SHARE:
@@ -539,9 +527,9 @@ def _delay_steps(recipe: PathRecipe, draws: Sequence[float]) -> tuple[tuple[floa
         # (3GPP TS 36.300, data forwarding): nothing comes through for so long. A step of the delay
         # is harder than that: what is sent meanwhile is late by all of the stall instead of by half
         # on average, and only what is sent as long after it comes in a burst.
-        stall_s = _between(recipe.interruption_s, interruption)
+        stall_s = between(recipe.interruption_s, interruption)
         steps.append((now_s, added_s + stall_s))
         now_s += stall_s
-        added_s = _between(CELL_ADDED_S, level)
+        added_s = between(CELL_ADDED_S, level)
         steps.append((now_s, added_s))
     return tuple(steps[:MAX_DELAY_STEPS])

@@ -7,11 +7,16 @@ bit generator may not. So a SHA-256 of the words keys Philox, and only its raw w
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _TO_UNIT = 1.0 / (1 << 53)
+
+T = TypeVar("T")
 
 
 def uniforms(count: int, *words: str | int) -> NDArray[np.float64]:
@@ -31,3 +36,18 @@ def normal_pair(
     radius = np.sqrt(-2.0 * np.log1p(-u))
     angle = 2.0 * np.pi * v
     return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def between(bounds: tuple[float, float], u: float) -> float:
+    """Uniform between two bounds, of a uniform `u` in [0, 1)."""
+    return bounds[0] + (bounds[1] - bounds[0]) * u
+
+
+def log_between(bounds: tuple[float, float], u: float) -> float:
+    """Log-uniform between two bounds > 0, of a uniform `u` in [0, 1)."""
+    return bounds[0] * math.exp(math.log(bounds[1] / bounds[0]) * u)
+
+
+def one_of(values: Sequence[T], u: float) -> T:
+    """One of equally likely values, of a uniform `u` in [0, 1)."""
+    return values[int(u * len(values))]
