@@ -8,13 +8,11 @@ checked against their SHA-256.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.artifact import read_artifact_manifest, read_artifact_weights, write_artifact
 from bwe_env.errors import ArtifactError, UnknownNameError
 
 FORMAT = "bwe-env policy 1"
@@ -36,7 +34,6 @@ def save_policy(
     from safetensors.torch import save
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = save({key: value.contiguous() for key, value in policy.network.state_dict().items()})
     manifest = {
         "action_mode": policy.action_mode,
@@ -45,18 +42,8 @@ def save_policy(
         "extra": dict(extra or {}),
         "format": FORMAT,
         "mlp": dataclasses.asdict(policy.architecture),
-        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    # The manifest last: a crash in between leaves a digest that does not match, never a mix.
-    _replace(folder / WEIGHTS_FILE, weights)
-    _replace(folder / MANIFEST_FILE, text.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_artifact(folder / WEIGHTS_FILE, folder / MANIFEST_FILE, weights, manifest)
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
@@ -66,18 +53,12 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
         ArtifactError: missing, damaged, or of another format.
     """
     path = Path(directory) / MANIFEST_FILE
-    try:
-        manifest = json.loads(path.read_text())
-    except OSError as error:
-        raise ArtifactError(
-            f"no policy in {path.parent}: {path.name} cannot be read ({error.strerror}). A run "
-            "writes one at its first evaluation; let it run longer, or resume it."
-        ) from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged, it is no JSON: {error}.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise ArtifactError(f"{path} has format {found!r}, this version reads {FORMAT!r}.")
+    manifest = read_artifact_manifest(
+        path,
+        what="policy",
+        format_name=FORMAT,
+        remedy="A run writes a policy at its first evaluation; let it run longer, or resume it.",
+    )
     if manifest.get("architecture") not in ARCHITECTURES:
         raise ArtifactError(
             f"{path} wants architecture {manifest.get('architecture')!r}; allowed: "
@@ -105,17 +86,7 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
             f"{environment!r}: it has learnt other dynamics. Train anew, or use the version of the "
             "project it was made with."
         )
-    path = folder / WEIGHTS_FILE
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != manifest.get("sha256"):
-        raise ArtifactError(
-            f"{path} is damaged: its SHA-256 is {digest[:12]}…, the manifest says "
-            f"{str(manifest.get('sha256'))[:12]}…. Copy the folder again from where it was made."
-        )
+    content = read_artifact_weights(folder / WEIGHTS_FILE, manifest)
     try:
         architecture = MlpArchitecture(**manifest["mlp"])
         network = architecture.build()

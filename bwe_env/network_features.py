@@ -22,7 +22,7 @@ from bwe_env.errors import ConfigError
 from bwe_env.feature_scale import Feature, Scale, scaled
 from bwe_env.labels import FLOOR_S, SPIKE_FLOOR_RATIO, SPIKE_MS
 from bwe_env.sim._jit import Record, entry, kernel, record
-from bwe_env.telemetry import TELEMETRY
+from bwe_env.telemetry import checked_telemetry
 
 #: Bins are intervals of 100 ms; the models know no other.
 BIN_S = 0.1
@@ -592,15 +592,6 @@ def check_window(window_bins: int) -> None:
         )
 
 
-def _checked(telemetry: NDArray[Any]) -> NDArray[Any]:
-    if telemetry.dtype != TELEMETRY:
-        raise ConfigError(
-            f"network features are made of bwe_env.telemetry.TELEMETRY rows, got {telemetry.dtype}."
-        )
-    # An equal dtype that is another object would be dispatched slowly.
-    return np.ascontiguousarray(telemetry).view(TELEMETRY)
-
-
 def call_features(
     telemetry: NDArray[Any], at: Sequence[int] | NDArray[np.int64], *, window_bins: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -616,7 +607,7 @@ def call_features(
         (len(at), NUM_DENSE); float32 in [-1, 1]. `series_window` cuts a window out of the series.
     """
     check_window(window_bins)
-    rows = _checked(telemetry)
+    rows = checked_telemetry(telemetry)
     wanted = np.asarray(at, dtype=np.int64)
     if len(wanted) and (wanted[0] < 0 or wanted[-1] >= len(rows) or (np.diff(wanted) <= 0).any()):
         raise ConfigError(f"windows must end at ascending bins from 0 to {len(rows) - 1}.")

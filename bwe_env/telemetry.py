@@ -117,6 +117,21 @@ def empty_telemetry(bins: int) -> NDArray[Any]:
     return rows
 
 
+def checked_telemetry(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows as kernels want them.
+
+    Raises:
+        ConfigError: another dtype.
+    """
+    if rows.dtype != TELEMETRY:
+        raise ConfigError(
+            f"expected rows of bwe_env.telemetry.TELEMETRY, got {rows.dtype}; make them with "
+            "record_calls, with TelemetryRecorder or from a log."
+        )
+    # An equal dtype that is another object would be dispatched slowly.
+    return np.ascontiguousarray(rows).view(TELEMETRY)
+
+
 class NetworkModels(Protocol):
     """Models that follow calls bin by bin and say what their networks are doing."""
 

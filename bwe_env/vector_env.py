@@ -112,7 +112,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         gcc: parameters of the GCC inside.
         randomisation: how each reset varies the network that it draws; not at all by default.
         network_models: what they say of each interval (probability p as 2p - 1) stands behind its
-            features in the observation; `agents.NetworkModelsOnline` makes such from files.
+            features in the observation; `agents.online_models.OnlineModels` makes such from files.
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.

@@ -106,7 +106,7 @@ def mean_interval(
     """
     column = np.asarray(values, dtype=np.float64)
     defined = np.isfinite(column)
-    column, groups = column[defined], _without_singles(np.asarray(strata, dtype=str)[defined])
+    column, groups = column[defined], without_singles(np.asarray(strata, dtype=str)[defined])
     if len(column) == 0:
         raise ConfigError("a mean over no networks has no interval; give at least one value.")
     if len(column) == 1:
@@ -147,7 +147,7 @@ def ratio_interval(
     ratio = float(above.sum() / below.sum())
     if len(above) == 1:
         return Interval(mean=ratio, low=-math.inf, high=math.inf, networks=1)
-    groups = _without_singles(np.asarray(strata, dtype=str)[defined])
+    groups = without_singles(np.asarray(strata, dtype=str)[defined])
     # The same seed draws the same networks for both.
     parts = [_bootstrap_means(column, groups, resamples, seed) for column in (above, below)]
     is_drawn = parts[1] > 0.0
@@ -173,7 +173,7 @@ def _bootstrap_means(
     return means
 
 
-def _without_singles(strata: NDArray[Any]) -> NDArray[np.int64]:
+def without_singles(strata: NDArray[Any]) -> NDArray[np.int64]:
     """Strata as numbers, those of one member joined to each other or else to the smallest one."""
     numbers = np.unique(strata, return_inverse=True)[1].astype(np.int64)
     is_single = np.bincount(numbers, minlength=1)[numbers] == 1

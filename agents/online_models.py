@@ -1,0 +1,117 @@
+"""Network models that follow calls as they run: in the environment, in rollouts, and over logs.
+
+The features are those of training (`bwe_env.network_features`), bin by bin. A question that is put
+only while packets are being lost has the answer 0 while none are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.network_model import NetworkModel, load_network_model
+from bwe_env.errors import ConfigError
+from bwe_env.labels import ELIGIBLE_LOST_PACKETS
+from bwe_env.network_features import SECOND_BINS, FeatureStream
+
+
+class OnlineModels:
+    """Single-task models, a multi-task one, or both, over any number of calls at once.
+
+    Args:
+        models: loaded models; no two of them with the same output.
+
+    Attributes:
+        outputs: what each probability of `update` is.
+
+    Raises:
+        ConfigError: no model, or two with one output.
+    """
+
+    def __init__(self, models: Sequence[NetworkModel]) -> None:
+        if not models:
+            raise ConfigError("OnlineModels needs at least one network model.")
+        self._models = [model.eval() for model in models]
+        self.outputs = tuple(name for model in models for name in model.config.outputs)
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ConfigError(
+                f"two of the network models answer the same question: {', '.join(self.outputs)}. "
+                "Give each task one model."
+            )
+        self._windows = sorted({model.config.window_bins for model in models})
+        self._needs_loss = np.array(
+            [t.only_while_losing for model in models for t in model.tasks for _ in t.outputs]
+        )
+        self.reset(1)
+
+    @classmethod
+    def load(cls, *directories: str | Path) -> OnlineModels:
+        """Models from what `experiments.fit` wrote.
+
+        Raises:
+            ArtifactError: a directory without a sound model.
+        """
+        return cls([load_network_model(directory) for directory in directories])
+
+    def reset(self, num_envs: int) -> None:
+        """`num_envs` calls begin."""
+        self._features = FeatureStream(num_envs, windows=self._windows)
+        self._lost = np.zeros((SECOND_BINS, num_envs))
+        self._bins = 0
+        self._probabilities = np.zeros((num_envs, len(self.outputs)), dtype=np.float32)
+
+    def restart(self, env: int) -> None:
+        """Another call begins in place of call `env`."""
+        self._features.restart(env)
+        self._lost[:, env] = 0.0
+        self._probabilities[env] = 0.0
+
+    def update(self, telemetry: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Take the newest bin of every active call; see `bwe_env.telemetry.NetworkModels`."""
+        self._features.push(telemetry, active)
+        slot = self._bins % SECOND_BINS
+        self._lost[slot, active] = telemetry["lost_packets"][active]
+        self._bins += 1
+        is_losing = self._lost.sum(axis=0) >= ELIGIBLE_LOST_PACKETS
+        column = 0
+        for model in self._models:
+            width = len(model.config.outputs)
+            asked = active
+            if all(task.only_while_losing for task in model.tasks):
+                asked = active & is_losing
+            if asked.any():
+                columns = slice(column, column + width)
+                self._probabilities[asked, columns] = self._infer(model, asked)
+            column += width
+        hidden = np.outer(active & ~is_losing, self._needs_loss)
+        self._probabilities[hidden] = 0.0
+        return self._probabilities.copy()
+
+    def _infer(self, model: NetworkModel, asked: NDArray[np.bool_]) -> NDArray[np.float32]:
+        window_bins = model.config.window_bins
+        dense = self._features.dense[self._windows.index(window_bins)][asked]
+        series = self._features.series(window_bins)[asked]
+        with torch.inference_mode():
+            return model(torch.from_numpy(series), torch.from_numpy(dense)).numpy()
+
+
+def follow_log(models: OnlineModels, telemetry: NDArray[Any]) -> NDArray[np.float32]:
+    """What the models would have said during one recorded call.
+
+    Args:
+        telemetry: its bins of 0.1 s, dtype `bwe_env.telemetry.TELEMETRY`, shape (bins,).
+
+    Returns:
+        Probabilities after each bin, shape (bins, len(models.outputs)).
+    """
+    models.reset(1)
+    is_active = np.ones(1, dtype=np.bool_)
+    rows = [
+        models.update(telemetry[index : index + 1], is_active) for index in range(len(telemetry))
+    ]
+    return np.concatenate([*rows, np.empty((0, len(models.outputs)), dtype=np.float32)])

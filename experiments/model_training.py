@@ -1,0 +1,255 @@
+"""How a network model learns: balanced classes, early stopping, calibration.
+
+The loss weighs classes inversely to how often they occur, so that a rare class counts as much as a
+common one. Training stops when the validation networks' loss no longer falls and goes back to its
+best epoch; then each head gets a scale and an offset that fit its probabilities to the frequencies
+of the validation networks (Platt; for several classes a temperature alone).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.network_model import NetworkModel, NetworkModelConfig
+from bwe_env.errors import ConfigError
+from experiments.samples import Samples
+
+#: Windows whose loss or probability is computed at once outside of training. Ours: memory.
+EVALUATION_BATCH = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to train one model."""
+
+    epochs: int = 30
+    """at most"""
+    patience: int = 5
+    """epochs without a better validation loss before training stops"""
+    batch_size: int = 512
+    """windows per step, of each task"""
+    learning_rate: float = 3e-3
+    """of Adam; it falls to a tenth over the epochs"""
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not (self.learning_rate > 0.0 and self.weight_decay >= 0.0):
+            raise ConfigError("learning_rate must be positive and weight_decay not negative.")
+
+
+class TaskWindows:
+    """The windows of one task as tensors."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.task = samples.task
+        self._series = torch.from_numpy(samples.series)
+        self._offsets = torch.arange(samples.window_bins)
+        self._first_row = torch.from_numpy(samples.first_row)
+        self._dense = torch.from_numpy(samples.dense)
+        self.labels = torch.from_numpy(samples.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Series, dense features and labels of some windows."""
+        index = self._first_row[rows][:, None] + self._offsets
+        return self._series[index], self._dense[rows], self.labels[rows]
+
+    def class_weights(self, classes: int) -> Tensor:
+        """Inverse to the frequency of each class, 1 on average over the windows."""
+        counts = torch.bincount(self.labels, minlength=classes).clamp(min=1)
+        return len(self.labels) / (classes * counts)
+
+
+def task_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy with class weights; one column of logits is yes or no."""
+    if logits.shape[-1] == 1:
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            logits[:, 0], labels.to(logits.dtype), reduction="none"
+        )
+    else:
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    weight = weights[labels]
+    return (losses * weight).sum() / weight.sum()
+
+
+def _num_classes(model: NetworkModel, task: str) -> int:
+    outputs = {t.name: len(t.outputs) for t in model.tasks}[task]
+    return 2 if outputs == 1 else outputs
+
+
+@torch.inference_mode()
+def all_logits(model: NetworkModel, windows: TaskWindows) -> Tensor:
+    """Uncalibrated logits of a task's windows, shape (n, outputs)."""
+    parts = [
+        model.logits(*windows.batch(rows)[:2])[windows.task]
+        for rows in torch.arange(len(windows)).split(EVALUATION_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def predict(model: NetworkModel, samples: Samples) -> NDArray[np.float32]:
+    """Calibrated probabilities of the samples' task, shape (n, outputs of the task)."""
+    windows = TaskWindows(samples)
+    first = 0
+    for task in model.tasks:
+        if task.name == samples.task:
+            break
+        first += len(task.outputs)
+    columns = slice(first, first + len(task.outputs))
+    parts = [
+        model(*windows.batch(rows)[:2])[:, columns]
+        for rows in torch.arange(len(windows)).split(EVALUATION_BATCH)
+    ]
+    return torch.cat(parts).numpy()
+
+
+@dataclass
+class TrainedModel:
+    """A model after training, and how it went."""
+
+    model: NetworkModel
+    epochs: int
+    """that were trained"""
+    best_epoch: int
+    validation_loss: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    """losses by epoch: ``train/loss``, ``validation/loss``, and each task's"""
+
+
+def _validation_losses(
+    model: NetworkModel, validation: Mapping[str, TaskWindows], weights: Mapping[str, Tensor]
+) -> dict[str, float]:
+    return {
+        name: float(task_loss(all_logits(model, windows), windows.labels, weights[name]))
+        for name, windows in validation.items()
+    }
+
+
+def _calibrate(model: NetworkModel, validation: Mapping[str, TaskWindows]) -> None:
+    """Fit each head's scale and offset to the validation windows as they come, unweighted."""
+    for index, task in enumerate(model.tasks):
+        windows = validation[task.name]
+        logits = all_logits(model, windows).clone()
+        log_scale = torch.zeros(1, requires_grad=True)
+        offset = torch.zeros(1, requires_grad=task.is_binary)
+        even = torch.ones(_num_classes(model, task.name))
+        optimizer = torch.optim.LBFGS(
+            [p for p in (log_scale, offset) if p.requires_grad],
+            max_iter=100,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = task_loss(logits * log_scale.exp() + offset, windows.labels, even)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        with torch.no_grad():
+            model.scale[index] = log_scale.exp()[0]
+            model.offset[index] = offset[0]
+
+
+def train_model(
+    config: NetworkModelConfig,
+    train: Mapping[str, Samples],
+    validation: Mapping[str, Samples],
+    *,
+    training: Training,
+    seed: int,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainedModel:
+    """Train one model from scratch; the same arguments give the same model on the same machine.
+
+    Args:
+        train: windows to learn from, by task.
+        validation: windows of other networks, to stop and calibrate on.
+        on_epoch: called with the number of each epoch, from 1, and its losses.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = NetworkModel(config)
+    windows = {name: TaskWindows(train[name]) for name in config.tasks}
+    held_out = {name: TaskWindows(validation[name]) for name in config.tasks}
+    weights = {name: w.class_weights(_num_classes(model, name)) for name, w in windows.items()}
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, training.epochs, eta_min=training.learning_rate / 10
+    )
+    steps = max(math.ceil(len(w) / training.batch_size) for w in windows.values())
+    result = TrainedModel(model=model, epochs=0, best_epoch=0, validation_loss=math.inf)
+    best = copy.deepcopy(model.state_dict())
+    for epoch in range(1, training.epochs + 1):
+        losses = _train_epoch(model, windows, weights, optimizer, steps, generator)
+        schedule.step()
+        model.eval()
+        held = _validation_losses(model, held_out, weights)
+        row = {"train/loss": losses, "validation/loss": sum(held.values()) / len(held)}
+        row |= {f"validation/{name}": value for name, value in held.items()}
+        result.history.append(row)
+        result.epochs = epoch
+        if on_epoch is not None:
+            on_epoch(epoch, row)
+        if row["validation/loss"] < result.validation_loss:
+            result.validation_loss = row["validation/loss"]
+            result.best_epoch = epoch
+            best = copy.deepcopy(model.state_dict())
+        elif epoch - result.best_epoch >= training.patience:
+            break
+    model.load_state_dict(best)
+    model.eval()
+    _calibrate(model, held_out)
+    return result
+
+
+def _rows(count: int, needed: int, generator: torch.Generator) -> Tensor:
+    """`needed` windows of `count`, each as often as any other but for one."""
+    repeats = math.ceil(needed / count)
+    orders = [torch.randperm(count, generator=generator) for _ in range(repeats)]
+    return torch.cat(orders)[:needed]
+
+
+def _train_epoch(
+    model: NetworkModel,
+    windows: Mapping[str, TaskWindows],
+    weights: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    generator: torch.Generator,
+) -> float:
+    """One pass over the task with most windows; the others go round as often as they must."""
+    model.train()
+    longest = max(len(w) for w in windows.values())
+    orders = {
+        name: _rows(len(w), longest, generator).tensor_split(steps) for name, w in windows.items()
+    }
+    total = 0.0
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = torch.zeros(())
+        for name, task_windows in windows.items():
+            series, dense, labels = task_windows.batch(orders[name][step])
+            logits = model.logits(series, dense)[name]
+            loss = loss + task_loss(logits, labels, weights[name]) / len(windows)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        total += float(loss.detach())
+    return total / steps
