@@ -26,6 +26,7 @@ from bwe_env.telemetry import checked_telemetry
 
 #: Bins are intervals of 100 ms; the models know no other.
 BIN_S = 0.1
+_BIN_MS = 1e3 * BIN_S
 #: The floor of the RTT is its minimum over 30 s, as congestion is defined (`labels`).
 FLOOR_BINS = round(FLOOR_S / BIN_S)
 #: The longest window of a model: 10 s.
@@ -41,6 +42,7 @@ _LOSS: _Range = (0.002, 1.0, "log")
 _RUN: _Range = (0.9, 30.0, "log")
 _SHARE: _Range = (0.0, 1.0, "linear")
 _SLOPE: _Range = (-400.0, 400.0, "linear")
+_GAP: _Range = (0.03, 10.0, "log")
 
 #: Order is part of every trained model: append only, and bump `FEATURES_VERSION`.
 SERIES_FEATURES: tuple[Feature, ...] = (
@@ -57,6 +59,8 @@ SERIES_FEATURES: tuple[Feature, ...] = (
     Feature("loss_delay", "ms", *_DELAY_MS, "loss_delay_ms; lowest without a loss"),
     Feature("loss_delay_share", "1", *_SHARE, "loss_delay of the largest queue delay in 10 s"),
     Feature("has_feedback", "1", *_SHARE, "1 where a packet was acknowledged in the bin"),
+    Feature("reported_packets", "packets", 1.0, 500.0, "log", "acknowledged or reported missing"),
+    Feature("loss_gap", "1", *_GAP, "loss_gap_ms over the mean time between packets of the bin"),
 )
 
 #: "1s" is the last second, "w" the model's whole window. Append only, too.
@@ -102,6 +106,14 @@ DENSE_FEATURES: tuple[Feature, ...] = (
     Feature("rtt_slope_w", "ms/s", *_SLOPE, "second half of the window against the first"),
     Feature("spike_bins_w", "1", *_SHARE, "share of bins with an RTT spike, as congestion has it"),
     Feature("feedback_bins_1s", "1", *_SHARE, "share of bins with feedback in 1 s"),
+    # A queue or a policer loses what follows close on others; chance takes any packet.
+    Feature("loss_gap_1s", "1", *_GAP, "loss_gap_ms over the mean time between packets of 1 s"),
+    Feature("loss_gap_w", "1", *_GAP, "the same in the window"),
+    Feature("loss_load_correlation_w", "1", -1.0, 1.0, "linear", "of loss ratio and load"),
+    Feature(
+        "lossy_load_ratio_w", "1", 0.1, 10.0, "log", "load of bins with a loss over that without"
+    ),
+    Feature("sent_over_acked_max", "1", 0.1, 10.0, "log", "sent_rate_1s / acked_rate_max_w"),
 )
 #: Of both tables together; a model says for which it was trained.
 FEATURES_VERSION = 1
@@ -127,6 +139,7 @@ BIN = record(
         ("rtt_ms", "f8"),
         ("loss_delay_ms", "f8"),  # 0 without a loss whose delay is known
         ("located_runs", "f8"),  # loss runs that have such a delay: none, or all of the bin
+        ("loss_gap_ms", "f8"),  # 0 without a loss
     ]
 )
 
@@ -163,6 +176,8 @@ _DENSE_SPAN = tuple(f.span for f in DENSE_FEATURES)
     _LOSS_DELAY,
     _LOSS_DELAY_SHARE,
     _HAS_FEEDBACK,
+    _REPORTED_PACKETS,
+    _LOSS_GAP,
 ) = range(NUM_SERIES)
 
 (
@@ -207,6 +222,11 @@ _DENSE_SPAN = tuple(f.span for f in DENSE_FEATURES)
     _RTT_SLOPE_W,
     _SPIKE_BINS_W,
     _FEEDBACK_BINS_1S,
+    _LOSS_GAP_1S,
+    _LOSS_GAP_W,
+    _LOSS_LOAD_CORRELATION_W,
+    _LOSSY_LOAD_RATIO_W,
+    _SENT_OVER_ACKED_MAX,
 ) = range(NUM_DENSE)
 
 
@@ -241,6 +261,9 @@ def _fill_last(last: Record, telemetry: Record) -> None:
         last.rtt_ms = telemetry.rtt_ms
     last.loss_delay_ms = 0.0
     last.located_runs = 0.0
+    last.loss_gap_ms = 0.0
+    if not math.isnan(telemetry.loss_gap_ms):
+        last.loss_gap_ms = telemetry.loss_gap_ms
     if not math.isnan(telemetry.loss_delay_ms):
         last.loss_delay_ms = telemetry.loss_delay_ms
         last.located_runs = telemetry.loss_runs
@@ -261,6 +284,7 @@ def _copy_bin(target: Record, source: Record) -> None:
     target.rtt_ms = source.rtt_ms
     target.loss_delay_ms = source.loss_delay_ms
     target.located_runs = source.located_runs
+    target.loss_gap_ms = source.loss_gap_ms
 
 
 @kernel
@@ -327,6 +351,8 @@ def fill_series(state: Record, out: np.ndarray) -> None:
     _put_series(out, _LOSS_DELAY, row.loss_delay_ms)
     _put_series(out, _LOSS_DELAY_SHARE, _ratio(row.loss_delay_ms, largest_ms))
     _put_series(out, _HAS_FEEDBACK, 1.0 if row.acked_packets > 0.0 else 0.0)
+    _put_series(out, _REPORTED_PACKETS, reported)
+    _put_series(out, _LOSS_GAP, row.loss_gap_ms * reported / _BIN_MS)
 
 
 @kernel
@@ -359,6 +385,8 @@ def _fill_rates(state: Record, bins: int, out: np.ndarray) -> None:
     _put(out, _SENT_RATE_W, sent_w * 8.0 / window_s)
     _put(out, _DELIVERY_RATIO_1S, _ratio(acked_1s, sent_1s))
     _put(out, _ACKED_RATE_VARIATION_W, _ratio(math.sqrt(variance), mean))
+    largest_bps = largest_bytes * 8.0 / (half_bins * BIN_S)
+    _put(out, _SENT_OVER_ACKED_MAX, _ratio(sent_1s * 8.0 / second_s, largest_bps))
 
 
 @kernel
@@ -457,29 +485,66 @@ def _fill_loss_delays(state: Record, bins: int, out: np.ndarray) -> None:
 
 
 @kernel
-def _fill_correlation(state: Record, bins: int, out: np.ndarray) -> None:
-    """Pearson's, of loss ratio and queue delay over the bins with feedback; 0 where undefined."""
-    count = loss_sum = delay_sum = loss_square = delay_square = product = 0.0
+def _correlation(
+    count: float, x_sum: float, y_sum: float, x_square: float, y_square: float, product: float
+) -> float:
+    """Pearson's, from sums; 0 where one of them does not vary."""
+    x_variance = max(0.0, count * x_square - x_sum * x_sum)
+    y_variance = max(0.0, count * y_square - y_sum * y_sum)
+    scale = math.sqrt(x_variance * y_variance)
+    if scale <= 1e-9:  # rounding
+        return 0.0
+    return (count * product - x_sum * y_sum) / scale
+
+
+@kernel
+def _fill_correlations(state: Record, bins: int, out: np.ndarray) -> None:
+    """How loss goes with queue delay and with load (packets reported), bin by bin."""
+    count = loss_sum = loss_square = 0.0
+    delay_sum = delay_square = delay_product = load_sum = load_square = load_product = 0.0
+    lossy_bins = lossy_load = 0.0
+    for back in range(bins):
+        row = _bin(state, back)
+        load = row.lost_packets + row.acked_packets
+        if load == 0.0:
+            continue
+        loss = row.lost_packets / load
+        count += 1.0
+        loss_sum += loss
+        loss_square += loss * loss
+        delay_sum += row.queue_delay_ms
+        delay_square += row.queue_delay_ms * row.queue_delay_ms
+        delay_product += loss * row.queue_delay_ms
+        load_sum += load
+        load_square += load * load
+        load_product += loss * load
+        if loss > 0.0:
+            lossy_bins += 1.0
+            lossy_load += load
+    with_delay = _correlation(count, loss_sum, delay_sum, loss_square, delay_square, delay_product)
+    with_load = _correlation(count, loss_sum, load_sum, loss_square, load_square, load_product)
+    calm_load = _ratio(load_sum - lossy_load, count - lossy_bins)
+    _put(out, _LOSS_DELAY_CORRELATION_W, with_delay)
+    _put(out, _LOSS_LOAD_CORRELATION_W, with_load)
+    _put(out, _LOSSY_LOAD_RATIO_W, _ratio(_ratio(lossy_load, lossy_bins), calm_load))
+
+
+@kernel
+def _fill_loss_gaps(state: Record, bins: int, out: np.ndarray) -> None:
+    gap_1s = runs_1s = reported_1s = gap_w = runs_w = reported_w = 0.0
     for back in range(bins):
         row = _bin(state, back)
         reported = row.lost_packets + row.acked_packets
-        if reported == 0.0:
-            continue
-        loss = row.lost_packets / reported
-        count += 1.0
-        loss_sum += loss
-        delay_sum += row.queue_delay_ms
-        loss_square += loss * loss
-        delay_square += row.queue_delay_ms * row.queue_delay_ms
-        product += loss * row.queue_delay_ms
-    covariance = count * product - loss_sum * delay_sum
-    loss_variance = count * loss_square - loss_sum * loss_sum
-    delay_variance = count * delay_square - delay_sum * delay_sum
-    scale = math.sqrt(max(0.0, loss_variance) * max(0.0, delay_variance))
-    correlation = 0.0
-    if scale > 1e-9:  # else both are rounding
-        correlation = covariance / scale
-    _put(out, _LOSS_DELAY_CORRELATION_W, correlation)
+        gap_w += row.loss_runs * row.loss_gap_ms
+        runs_w += row.loss_runs
+        reported_w += reported
+        if back < SECOND_BINS:
+            gap_1s += row.loss_runs * row.loss_gap_ms
+            runs_1s += row.loss_runs
+            reported_1s += reported
+    second_ms = _BIN_MS * min(bins, SECOND_BINS)
+    _put(out, _LOSS_GAP_1S, _ratio(gap_1s, runs_1s) * _ratio(reported_1s, second_ms))
+    _put(out, _LOSS_GAP_W, _ratio(gap_w, runs_w) * _ratio(reported_w, _BIN_MS * bins))
 
 
 @kernel
@@ -534,7 +599,8 @@ def fill_dense(state: Record, window_bins: int, out: np.ndarray) -> None:
     _fill_losses(state, bins, out)
     _fill_delays(state, bins, out)
     _fill_loss_delays(state, bins, out)
-    _fill_correlation(state, bins, out)
+    _fill_loss_gaps(state, bins, out)
+    _fill_correlations(state, bins, out)
     _fill_rtts(state, bins, out)
 
 

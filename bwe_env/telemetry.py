@@ -61,6 +61,7 @@ TELEMETRY_COLUMNS = (
     TelemetryColumn("queue_delay_max_ms", "ms", "largest of them"),
     TelemetryColumn("delay_variation_ms", "ms", "mean absolute change from packet to packet"),
     TelemetryColumn("loss_delay_ms", "ms", "delay of the packet before each run of missing ones"),
+    TelemetryColumn("loss_gap_ms", "ms", "from sending that packet to sending the first missing"),
     TelemetryColumn("rtt_ms", "ms", "newest report: its arrival less the newest packet's sending"),
     TelemetryColumn("target_rate_bps", "bps", "in force at the end; NaN where a log lacks it"),
 )
@@ -88,6 +89,7 @@ def telemetry_fill(telemetry: Record, monitor: Record, target_rate_bps: float, n
     telemetry.queue_delay_max_ms = math.nan
     telemetry.delay_variation_ms = math.nan
     telemetry.loss_delay_ms = math.nan
+    telemetry.loss_gap_ms = math.nan
     telemetry.rtt_ms = math.nan
     telemetry.target_rate_bps = target_rate_bps
     if monitor.acked_packets > 0:
@@ -99,6 +101,8 @@ def telemetry_fill(telemetry: Record, monitor: Record, target_rate_bps: float, n
         variation_us = monitor.delay_change_sum_us / monitor.acked_packets
         telemetry.delay_variation_ms = variation_us * _US_TO_MS
         telemetry.rtt_ms = monitor.rtt_us * _US_TO_MS
+    if monitor.loss_runs > 0:
+        telemetry.loss_gap_ms = monitor.loss_gap_sum_us * _US_TO_MS / monitor.loss_runs
     if monitor.located_runs > 0:
         located_us = monitor.loss_delay_sum_us / monitor.located_runs
         telemetry.loss_delay_ms = (located_us - monitor.base_delay_us) * _US_TO_MS

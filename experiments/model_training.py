@@ -139,30 +139,36 @@ def _validation_losses(
     }
 
 
+def _platt(logits: Tensor, labels: Tensor, *, with_offset: bool) -> tuple[float, float]:
+    """Scale and offset that fit logits to the labels best."""
+    logits = logits.clone()  # of inference mode, from which nothing can be learnt
+    log_scale = torch.zeros(1, requires_grad=True)
+    offset = torch.zeros(1, requires_grad=with_offset)
+    even = torch.ones(int(labels.max()) + 1)
+    optimizer = torch.optim.LBFGS(
+        [log_scale, offset] if with_offset else [log_scale],
+        max_iter=100,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = task_loss(logits * log_scale.exp() + offset, labels, even)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return float(log_scale.exp()), float(offset)
+
+
 def _calibrate(model: NetworkModel, validation: Mapping[str, TaskWindows]) -> None:
     """Fit each head's scale and offset to the validation windows as they come, unweighted."""
     for index, task in enumerate(model.tasks):
         windows = validation[task.name]
-        logits = all_logits(model, windows).clone()
-        log_scale = torch.zeros(1, requires_grad=True)
-        offset = torch.zeros(1, requires_grad=task.is_binary)
-        even = torch.ones(_num_classes(model, task.name))
-        optimizer = torch.optim.LBFGS(
-            [p for p in (log_scale, offset) if p.requires_grad],
-            max_iter=100,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = task_loss(logits * log_scale.exp() + offset, windows.labels, even)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-        with torch.no_grad():
-            model.scale[index] = log_scale.exp()[0]
-            model.offset[index] = offset[0]
+        logits = all_logits(model, windows)
+        scale, offset = _platt(logits, windows.labels, with_offset=task.is_binary)
+        model.scale[index] = scale
+        model.offset[index] = offset
 
 
 def train_model(

@@ -31,7 +31,7 @@ from bwe_env.network_features import NUM_SERIES, call_features
 from experiments.dataset import DatasetCall
 
 #: Windows per call that are learnt from. Neighbours 0.1 s apart teach little. Ours.
-LEARN_PER_CALL = {"random_loss": 40, "congestion": 50, "network_type": 12, "bursty_loss": 25}
+LEARN_PER_CALL = {"random_loss": 30, "congestion": 36, "network_type": 12, "bursty_loss": 16}
 #: Bins between windows that are scored, where there is no episode to take one of. Ours: the labels
 #: look 4 s ahead, so that neighbours agree.
 SCORE_STRIDE = 10

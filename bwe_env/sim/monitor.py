@@ -24,6 +24,7 @@ MONITOR = record(
         ("loss_runs", "i8"),  # runs of consecutive packets among them
         ("loss_delay_sum_us", "i8"),  # of the newest one-way delay known when a run begins
         ("located_runs", "i8"),  # runs that had such a delay before them
+        ("loss_gap_sum_us", "i8"),  # from the sending of the packet before a run to its first
         ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
         ("delay_min_us", "i8"),
         ("delay_max_us", "i8"),
@@ -55,6 +56,7 @@ def monitor_begin_interval(monitor: Record) -> None:
     monitor.loss_runs = 0
     monitor.loss_delay_sum_us = 0
     monitor.located_runs = 0
+    monitor.loss_gap_sum_us = 0
     monitor.delay_sum_us = 0
     monitor.delay_min_us = NEVER
     monitor.delay_max_us = -NEVER
@@ -94,13 +96,14 @@ def monitor_acked_rate_bps(monitor: Record) -> float:
 
 
 @kernel
-def monitor_on_loss(monitor: Record) -> None:
-    """The next packet of a report is missing."""
+def monitor_on_loss(monitor: Record, gap_us: int) -> None:
+    """The next packet of a report is missing; it was sent `gap_us` after the one before it."""
     monitor.lost_packets += 1
     if monitor.last_was_lost == 1:
         return
     monitor.last_was_lost = 1
     monitor.loss_runs += 1
+    monitor.loss_gap_sum_us += gap_us
     if monitor.last_delay_us != NEVER:
         monitor.loss_delay_sum_us += monitor.last_delay_us
         monitor.located_runs += 1
@@ -130,7 +133,8 @@ def monitor_on_report(
             newest_send_us = packet.send_us
             monitor.last_was_lost = 0
         elif packet.report_state == REPORT_LOST:
-            monitor_on_loss(monitor)
+            before = packets[max(0, seq - 1) & mask]
+            monitor_on_loss(monitor, packet.send_us - before.send_us)
     monitor.reports += 1
     monitor.report_us = now_us
     monitor.base_delay_us = min(monitor.base_delay_us, monitor.delay_min_us)
