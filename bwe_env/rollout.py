@@ -25,7 +25,7 @@ from bwe_env.external import ExternalEstimators
 from bwe_env.gcc import GccParameters
 from bwe_env.metrics import CALL_COLUMNS
 from bwe_env.network import Network
-from bwe_env.observation import ObservationConfig
+from bwe_env.observation import NUM_FEATURES, ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
 from bwe_env.sim.call import STATUS_DROPPED
@@ -110,6 +110,8 @@ class RecordedCall:
     """STEP rows, as `info` shows them: ground truth; shape (intervals,)"""
     telemetry: NDArray[Any]
     """what its sender knows of each interval, dtype `bwe_env.telemetry.TELEMETRY`, same shape"""
+    probabilities: NDArray[np.float32]
+    """what network models said after each interval, shape (intervals, their outputs)"""
     dropped: bool
 
 
@@ -150,6 +152,7 @@ def record_calls(
                 seed=seed,
                 steps=played.steps[has_run, env],
                 telemetry=played.telemetry[has_run, env],
+                probabilities=played.probabilities[has_run, env],
                 dropped=bool(dropped[env]),
             )
 
@@ -165,6 +168,8 @@ class _Batch:
     """STEP rows, shape (intervals, calls); `time_s` is NaN where a call had dropped"""
     telemetry: NDArray[Any]
     """TELEMETRY rows, same shape"""
+    probabilities: NDArray[np.float32]
+    """of network models, shape (intervals, calls, outputs)"""
 
 
 def _play(
@@ -197,8 +202,8 @@ def _play(
                 network_models.reset(len(batch))
             for env, (index, seed) in enumerate(batch):
                 world.reset(env, index, call_key(networks[index].name, seed))
-            steps, telemetry = _run_batch(world, controller, call, threads, num_threads)
-            yield _Batch(pairs=batch, world=world, steps=steps, telemetry=telemetry)
+            series = _run_batch(world, controller, call, threads, num_threads)
+            yield _Batch(pairs=batch, world=world, **series)
 
 
 def _make_world(
@@ -308,7 +313,8 @@ def run_series(
             _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
-        steps, _ = _run_batch(world, controller, call, threads, num_threads, watch)
+        series = _run_batch(world, controller, call, threads, num_threads, watch)
+    steps = series["steps"]
     to_bps = BITS_PER_BYTE / call.interval_s
     series = []
     for env in range(len(seeds)):
@@ -349,8 +355,8 @@ def _run_batch(
     threads: ThreadPoolExecutor,
     num_threads: int,
     watch: Callable[[int], None] | None = None,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Run the batch to its end; returns STEP and TELEMETRY rows, shape (steps, num_envs).
+) -> dict[str, NDArray[Any]]:
+    """Run the batch to its end; returns what `_Batch` holds of each interval.
 
     Args:
         watch: called with each interval's position at its end.
@@ -360,6 +366,8 @@ def _run_batch(
     steps = np.zeros((call.steps, world.num_envs), dtype=world.steps.dtype)
     steps["time_s"] = np.nan  # until the interval has been played: a dropped call has no more
     telemetry = np.zeros(steps.shape, dtype=TELEMETRY)
+    num_outputs = world.history.shape[2] - NUM_FEATURES
+    probabilities = np.zeros((*steps.shape, num_outputs), dtype=np.float32)
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
     estimators: ExternalEstimators | None = None
@@ -388,10 +396,11 @@ def _run_batch(
         )
         steps[position] = world.steps
         telemetry[position] = world.telemetry
+        probabilities[position] = 0.5 + 0.5 * world.history[:, -1, NUM_FEATURES:]
         steps["time_s"][position, ~active] = np.nan  # no such interval: the call had dropped
         if watch is not None:
             watch(position)
-    return steps, telemetry
+    return {"steps": steps, "telemetry": telemetry, "probabilities": probabilities}
 
 
 def _decisions(world: World, policy: RatePolicy, call: CallConfig) -> NDArray[np.float64]:

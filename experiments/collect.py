@@ -50,7 +50,7 @@ LOG_SUFFIXES = (".json", ".gz", ".rtceventlog", ".log", ".txt")
 class CollectConfig:
     """Collect calls with ground truth, for network models."""
 
-    train: int = 1600
+    train: int = 2400
     """networks to train on, one call of 60 s each"""
     validation: int = 300
     """networks to stop and calibrate on"""
