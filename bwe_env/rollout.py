@@ -313,8 +313,8 @@ def run_series(
             _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
-        series = _run_batch(world, controller, call, threads, num_threads, watch)
-    steps = series["steps"]
+        played_to_end = _run_batch(world, controller, call, threads, num_threads, watch)
+    steps = played_to_end["steps"]
     to_bps = BITS_PER_BYTE / call.interval_s
     series = []
     for env in range(len(seeds)):
