@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,8 @@ def hold(samples: Samples, contestants: Mapping[str, Answers], *, subset: str) -
         values, by_seed = {}, {}
         for name, answers in contestants.items():
             of_seeds = [
-                resamples.values(lambda w, a=a: function(a, samples.labels, w), position)  # type: ignore[misc]
-                for a in answers
+                resamples.values(partial(function, answer, samples.labels), position)
+                for answer in answers
             ]
             values[name] = np.mean(of_seeds, axis=0)
             by_seed[name] = [float(value[0]) for value in of_seeds]
@@ -219,7 +220,7 @@ def _single_score(
 
 
 def calibration_errors(models: Sequence[NetworkModel], samples: Samples) -> list[float]:
-    """Expected calibration error of each seed's model; of several classes, that of the likeliest."""
+    """Expected calibration error of each seed's model; of several classes, of the likeliest."""
     errors = []
     for model in models:
         probabilities = predict(model, samples)
