@@ -112,6 +112,8 @@ class CongestionLabels:
     had_spike: NDArray[np.bool_]
     """shape (bins,): the RTT spiked in the past 4 s. Scores are taken among these bins, too: a
     spike is part of the label, so that "there was a spike" finds every positive"""
+    is_followed: NDArray[np.bool_]
+    """shape (bins,): losses or a growing RTT within the next 4 s, with or without a spike before"""
     is_positive: NDArray[np.bool_]
     """shape (bins,): a spike, and losses or a growing RTT within the next 4 s"""
     is_scored: NDArray[np.bool_]
@@ -176,6 +178,7 @@ def congestion_labels(
     is_whole = (bins >= past_bins - 1) & (bins < len(rtt) - future_bins)
     return CongestionLabels(
         had_spike=had_spike,
+        is_followed=is_congested,
         is_positive=had_spike & is_congested,
         is_scored=is_whole & ~np.isnan(past_max_ms),
     )

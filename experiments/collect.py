@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from bwe_env.network import Network
 from bwe_env.rollout import RecordedCall, record_calls
 from bwe_env.sim._jit import CACHE_DIRECTORY
 from experiments.cli import run_command
-from experiments.collected_networks import SENDERS, collected_networks, sender_of
+from experiments.collected_networks import SENDERS, Sender, collected_networks, sender_of
 from experiments.dataset import (
     SCHEMA_VERSION,
     TRUTH_NAMES,
@@ -110,15 +109,19 @@ def simulated_call(call: RecordedCall, sender: str) -> DatasetCall:
     )
 
 
+def by_sender(networks: Sequence[Network]) -> Iterator[tuple[Sender, list[Network]]]:
+    """The networks of each sender: calls of one set-up can run in one batch."""
+    for sender in SENDERS:
+        chosen = [network for network in networks if sender_of(network.name) == sender]
+        if chosen:
+            yield sender, chosen
+
+
 def _simulate(networks: Sequence[Network], threads: int) -> Iterator[DatasetCall]:
     """One call per network, those of one sender together."""
-    groups: dict[str, list[Network]] = defaultdict(list)
-    for network in networks:
-        groups[sender_of(network.name).name].append(network)
-    configs = {sender.name: sender.call for sender in SENDERS}
-    for name in sorted(groups):
-        for call in record_calls(groups[name], "gcc", call=configs[name], num_threads=threads):
-            yield simulated_call(call, name)
+    for sender, chosen in by_sender(networks):
+        for call in record_calls(chosen, "gcc", call=sender.call, num_threads=threads):
+            yield simulated_call(call, sender.name)
 
 
 def logged_call(log: Any) -> DatasetCall:

@@ -1,0 +1,221 @@
+"""Network models in calls: in shadow mode, on the alternating link, and what they cost.
+
+In shadow mode GCC drives and the models watch: their predictions are scored once the future that
+they speak of has passed, and nobody acts on them, since acting erases its own positives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.network_model import NetworkModel
+from agents.online_models import OnlineModels
+from baselines.oracle import Oracle
+from bwe_env.labels import CongestionLabels, congestion_labels
+from bwe_env.network import Network
+from bwe_env.rollout import Controller, RecordedCall, record_calls
+from bwe_env.scenario import read_scenarios
+from experiments.collect import by_sender, simulated_call
+from experiments.dataset import DatasetCall
+
+#: The alternating link, as described where anybody can play it.
+SCENARIOS = Path(__file__).with_name("scenarios.toml")
+ALTERNATING = "alternating"
+#: Calls on it. Ours: 60 falls of the capacity.
+ALTERNATING_SEEDS = 20
+#: An alarm ends when the probability has been below the threshold for so long. Ours: bins in which
+#: it wavers around the threshold are one alarm.
+ALARM_GAP_BINS = 10
+#: An alarm is right if what it foretells comes within the 4 s that predictions speak of.
+HORIZON_BINS = 40
+
+
+def shadow_calls(
+    networks: Sequence[Network], models: OnlineModels, *, threads: int
+) -> tuple[list[DatasetCall], list[NDArray[np.float32]]]:
+    """Calls under GCC on collected networks, and what the models said in them, bin by bin."""
+    calls, probabilities = [], []
+    for sender, chosen in by_sender(networks):
+        for call in record_calls(
+            chosen, "gcc", call=sender.call, network_models=models, num_threads=threads
+        ):
+            calls.append(simulated_call(call, sender.name))
+            probabilities.append(call.probabilities)
+    return calls, probabilities
+
+
+# --- The alternating link -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fall:
+    """One fall of the capacity, in seconds since the call began."""
+
+    time_s: float
+    first_loss_s: float
+    """when a report first told of a loss after it; NaN if none did before the next step"""
+    alarm_s: float
+    """when the first alarm after it began (or one went on that had begun before); NaN if none"""
+
+    @property
+    def lead_s(self) -> float:
+        """How much earlier the alarm was; NaN without either."""
+        return self.first_loss_s - self.alarm_s
+
+
+def alarm_starts(scores: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
+    """Bins at which alarms begin: above the threshold, and not within the second before."""
+    above = np.flatnonzero(scores >= threshold)
+    if len(above) == 0:
+        return above
+    is_start = np.concatenate([[True], np.diff(above) > ALARM_GAP_BINS])
+    return above[is_start]
+
+
+def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
+    """Congestion labels of a call's bins."""
+    lost = telemetry["lost_packets"]
+    reported = lost + telemetry["acked_packets"]
+    return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
+
+
+def falls_of(
+    call: RecordedCall, scores: NDArray[np.floating], threshold: float, *, times_s: Sequence[float]
+) -> list[Fall]:
+    """How early each fall of the capacity was foretold.
+
+    Args:
+        scores: shape (bins,), known at the end of each bin.
+        times_s: when the capacity falls.
+    """
+    end_s = call.telemetry["time_s"]
+    falls = []
+    for time_s in times_s:
+        inside = (end_s > time_s) & (end_s <= time_s + 30.0)
+        lossy = inside & (call.telemetry["lost_packets"] > 0)
+        alarmed = inside & (scores >= threshold)
+        falls.append(
+            Fall(
+                time_s=time_s,
+                first_loss_s=float(end_s[lossy][0]) if lossy.any() else float("nan"),
+                alarm_s=float(end_s[alarmed][0]) if alarmed.any() else float("nan"),
+            )
+        )
+    return falls
+
+
+def false_alarms(call: RecordedCall, scores: NDArray[np.floating], threshold: float) -> int:
+    """Alarms after which neither losses nor a growing RTT came within 4 s.
+
+    An alarm that comes before the second spiking bin, which the label asks for, is not false for
+    being early. Alarms in the last 4 s of a call are left out.
+    """
+    starts = alarm_starts(scores, threshold)
+    starts = starts[starts < len(scores) - HORIZON_BINS]
+    return int((~telemetry_labels(call.telemetry).is_followed[starts]).sum())
+
+
+def alternating_calls(models: OnlineModels, *, threads: int) -> list[RecordedCall]:
+    """Calls of 180 s on the alternating link under GCC, the models watching."""
+    scenario = read_scenarios(SCENARIOS)[ALTERNATING]
+    return list(
+        record_calls(
+            [scenario.network],
+            "gcc",
+            call=scenario.call,
+            seeds=range(ALTERNATING_SEEDS),
+            network_models=models,
+            num_threads=threads,
+        )
+    )
+
+
+# --- What GCC does itself -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CongestionShare:
+    """How often calls are congested under one controller, by network."""
+
+    controller: str
+    positive_ratio: NDArray[np.float64]
+    """of scored bins, shape (networks,)"""
+    queue_loss_ratio: NDArray[np.float64]
+    """packets lost to queue, AQM or policer of all reported, shape (networks,)"""
+
+
+def congestion_shares(networks: Sequence[Network], *, threads: int) -> list[CongestionShare]:
+    """Congestion on the same networks under GCC and at the oracle's rate (default headroom)."""
+    shares = []
+    for name in ("gcc", "oracle"):
+        by_network = {}
+        for sender, chosen in by_sender(networks):
+            controller: Controller = "gcc" if name == "gcc" else Oracle(call=sender.call)
+            calls = record_calls(chosen, controller, call=sender.call, num_threads=threads)
+            by_network.update({call.network.name: _congestion_of(call) for call in calls})
+        rows = np.array([by_network[network.name] for network in networks])
+        shares.append(
+            CongestionShare(controller=name, positive_ratio=rows[:, 0], queue_loss_ratio=rows[:, 1])
+        )
+    return shares
+
+
+def _congestion_of(call: RecordedCall) -> tuple[float, float]:
+    telemetry = call.telemetry
+    reported = telemetry["lost_packets"] + telemetry["acked_packets"]
+    labels = telemetry_labels(telemetry)
+    scored = labels.is_scored
+    positive = float(labels.is_positive[scored].mean()) if scored.any() else float("nan")
+    queue_lost = float(call.steps["reported_congestion_packets"].sum())
+    return positive, queue_lost / max(1.0, float(reported.sum()))
+
+
+# --- Cost -----------------------------------------------------------------------------------------
+
+
+def inference_ms(
+    models: Sequence[NetworkModel], networks: Sequence[Network], *, num_envs: int = 64
+) -> tuple[float, float]:
+    """Milliseconds per interval of `num_envs` calls: of the models, and of the simulation alone.
+
+    Both are medians over the intervals of the same calls in one process, the simulation on one
+    thread, features included in the models' share.
+    """
+    watched = _Stopwatch(OnlineModels(models))
+    chosen = [networks[index % len(networks)] for index in range(num_envs)]
+    started = time.perf_counter()
+    list(record_calls(chosen, "gcc", batch_size=num_envs))  # compiles, and warms caches
+    started = time.perf_counter()
+    calls = list(record_calls(chosen, "gcc", batch_size=num_envs))
+    alone_s = time.perf_counter() - started
+    intervals = max(len(call.telemetry) for call in calls)
+    list(record_calls(chosen, "gcc", batch_size=num_envs, network_models=watched))
+    return 1e3 * float(np.median(watched.seconds)), 1e3 * alone_s / intervals
+
+
+class _Stopwatch:
+    """Network models that are timed."""
+
+    def __init__(self, models: OnlineModels) -> None:
+        self._models = models
+        self.outputs = models.outputs
+        self.seconds: list[float] = []
+
+    def reset(self, num_envs: int) -> None:
+        self._models.reset(num_envs)
+
+    def restart(self, env: int) -> None:
+        self._models.restart(env)
+
+    def update(self, telemetry: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        outputs = self._models.update(telemetry, active)
+        self.seconds.append(time.perf_counter() - started)
+        return outputs
