@@ -20,6 +20,7 @@ from agents.online_models import OnlineModels
 from baselines.oracle import Oracle
 from bwe_env.labels import CongestionLabels, congestion_labels
 from bwe_env.network import Network
+from bwe_env.network_features import BIN_S
 from bwe_env.rollout import Controller, RecordedCall, record_calls
 from bwe_env.scenario import read_scenarios
 from experiments.collect import by_sender, simulated_call
@@ -28,6 +29,8 @@ from experiments.dataset import DatasetCall
 #: The alternating link, as described where anybody can play it.
 SCENARIOS = Path(__file__).with_name("scenarios.toml")
 ALTERNATING = "alternating"
+#: Its capacity changes that often, down first.
+HALF_PERIOD_S = 30.0
 #: Calls on it. Ours: 60 falls of the capacity.
 ALTERNATING_SEEDS = 20
 #: An alarm ends when the probability has been below the threshold for so long. Ours: bins in which
@@ -86,24 +89,22 @@ def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
     return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
 
 
-def falls_of(
-    call: RecordedCall, scores: NDArray[np.floating], threshold: float, *, times_s: Sequence[float]
-) -> list[Fall]:
-    """How early each fall of the capacity was foretold.
+def falls_of(telemetry: NDArray[Any], scores: NDArray[np.floating], threshold: float) -> list[Fall]:
+    """How early each fall of the alternating link's capacity was foretold.
 
     Args:
+        telemetry: of a call on it, dtype `TELEMETRY`, shape (bins,).
         scores: shape (bins,), known at the end of each bin.
-        times_s: when the capacity falls.
     """
-    end_s = call.telemetry["time_s"]
+    end_s = telemetry["time_s"]
     falls = []
-    for time_s in times_s:
-        inside = (end_s > time_s) & (end_s <= time_s + 30.0)
-        lossy = inside & (call.telemetry["lost_packets"] > 0)
+    for time_s in np.arange(HALF_PERIOD_S, end_s[-1], 2 * HALF_PERIOD_S):
+        inside = (end_s > time_s) & (end_s <= time_s + HALF_PERIOD_S)
+        lossy = inside & (telemetry["lost_packets"] > 0)
         alarmed = inside & (scores >= threshold)
         falls.append(
             Fall(
-                time_s=time_s,
+                time_s=float(time_s),
                 first_loss_s=float(end_s[lossy][0]) if lossy.any() else float("nan"),
                 alarm_s=float(end_s[alarmed][0]) if alarmed.any() else float("nan"),
             )
@@ -111,7 +112,7 @@ def falls_of(
     return falls
 
 
-def false_alarms(call: RecordedCall, scores: NDArray[np.floating], threshold: float) -> int:
+def false_alarms(telemetry: NDArray[Any], scores: NDArray[np.floating], threshold: float) -> int:
     """Alarms after which neither losses nor a growing RTT came within 4 s.
 
     An alarm that comes before the second spiking bin, which the label asks for, is not false for
@@ -119,7 +120,27 @@ def false_alarms(call: RecordedCall, scores: NDArray[np.floating], threshold: fl
     """
     starts = alarm_starts(scores, threshold)
     starts = starts[starts < len(scores) - HORIZON_BINS]
-    return int((~telemetry_labels(call.telemetry).is_followed[starts]).sum())
+    return int((~telemetry_labels(telemetry).is_followed[starts]).sum())
+
+
+def threshold_for_false_alarms(
+    telemetry: Sequence[NDArray[Any]],
+    scores: Sequence[NDArray[np.floating]],
+    *,
+    per_minute: float,
+) -> float:
+    """The smallest of 200 thresholds with at most so many false alarms a minute in these calls."""
+    minutes = sum(len(rows) for rows in telemetry) * BIN_S / 60.0
+    followed = [telemetry_labels(rows).is_followed for rows in telemetry]
+    for threshold in np.linspace(0.0, 1.0, 201)[1:]:
+        alarms = 0
+        for rows, is_followed in zip(scores, followed, strict=True):
+            starts = alarm_starts(rows, threshold)
+            starts = starts[starts < len(rows) - HORIZON_BINS]
+            alarms += int((~is_followed[starts]).sum())
+        if alarms <= per_minute * minutes:
+            return float(threshold)
+    return 1.0
 
 
 def alternating_calls(models: OnlineModels, *, threads: int) -> list[RecordedCall]:
