@@ -1,4 +1,4 @@
-"""Score runs of `experiments.fit` on test networks: fills an `experiments.model_report.ModelReport`.
+"""Score runs of `experiments.fit` on test networks: fills a `ModelReport`.
 
 Thresholds are found on validation networks, rules are tuned on train networks; of the test networks
 nothing is chosen.
@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.network_model import NetworkModel, load_network_model
+from agents.network_model import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    NetworkModel,
+    load_network_model,
+)
 from agents.network_tasks import TASKS, task_of
 from agents.online_models import OnlineModels
 from baselines.rules import BitrateControl, tune
@@ -369,10 +374,7 @@ def _example(call: DatasetCall, end: int, title: str) -> Example:
 
 
 def _file_bytes(folder: Path) -> int:
-    return sum(
-        (folder / name).stat().st_size
-        for name in ("network_model.safetensors", "network_model.json")
-    )
+    return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, MANIFEST_FILE))
 
 
 def _study_sizes(study: Study) -> None:
