@@ -51,8 +51,8 @@ class NetworkModelConfig:
     """"series" leaves the dense layer out, "dense" the LSTM"""
     series_units: int = 16
     """the LSTM's state, and so the vector that stands for the time series"""
-    dense_units: int = 32
-    shared_units: int = 32
+    dense_units: int = 64
+    shared_units: int = 64
     """of the fully connected layer in front of the heads"""
 
     def __post_init__(self) -> None:

@@ -61,6 +61,8 @@ SERIES_FEATURES: tuple[Feature, ...] = (
     Feature("has_feedback", "1", *_SHARE, "1 where a packet was acknowledged in the bin"),
     Feature("reported_packets", "packets", 1.0, 500.0, "log", "acknowledged or reported missing"),
     Feature("loss_gap", "1", *_GAP, "loss_gap_ms over the mean time between packets of the bin"),
+    Feature("loss_delay_min", "ms", *_DELAY_MS, "loss_delay_min_ms; lowest without a loss"),
+    Feature("loss_delay_max", "ms", *_DELAY_MS, "loss_delay_max_ms; lowest without a loss"),
 )
 
 #: "1s" is the last second, "w" the model's whole window. Append only, too.
@@ -114,6 +116,10 @@ DENSE_FEATURES: tuple[Feature, ...] = (
         "lossy_load_ratio_w", "1", 0.1, 10.0, "log", "load of bins with a loss over that without"
     ),
     Feature("sent_over_acked_max", "1", 0.1, 10.0, "log", "sent_rate_1s / acked_rate_max_w"),
+    Feature("loss_delay_min_1s", "ms", *_DELAY_MS, "smallest delay at a loss in 1 s"),
+    Feature("loss_delay_max_1s", "ms", *_DELAY_MS, "largest delay at a loss in 1 s"),
+    Feature("loss_delay_min_rank_1s", "1", *_SHARE, "share of the window's bins with less delay"),
+    Feature("loss_delay_max_rank_1s", "1", *_SHARE, "the same of the largest"),
 )
 #: Of both tables together; a model says for which it was trained.
 FEATURES_VERSION = 1
@@ -138,6 +144,8 @@ BIN = record(
         ("delay_variation_ms", "f8"),
         ("rtt_ms", "f8"),
         ("loss_delay_ms", "f8"),  # 0 without a loss whose delay is known
+        ("loss_delay_min_ms", "f8"),
+        ("loss_delay_max_ms", "f8"),
         ("located_runs", "f8"),  # loss runs that have such a delay: none, or all of the bin
         ("loss_gap_ms", "f8"),  # 0 without a loss
     ]
@@ -178,6 +186,8 @@ _DENSE_SPAN = tuple(f.span for f in DENSE_FEATURES)
     _HAS_FEEDBACK,
     _REPORTED_PACKETS,
     _LOSS_GAP,
+    _LOSS_DELAY_MIN,
+    _LOSS_DELAY_MAX,
 ) = range(NUM_SERIES)
 
 (
@@ -227,6 +237,10 @@ _DENSE_SPAN = tuple(f.span for f in DENSE_FEATURES)
     _LOSS_LOAD_CORRELATION_W,
     _LOSSY_LOAD_RATIO_W,
     _SENT_OVER_ACKED_MAX,
+    _LOSS_DELAY_MIN_1S,
+    _LOSS_DELAY_MAX_1S,
+    _LOSS_DELAY_MIN_RANK_1S,
+    _LOSS_DELAY_MAX_RANK_1S,
 ) = range(NUM_DENSE)
 
 
@@ -260,12 +274,16 @@ def _fill_last(last: Record, telemetry: Record) -> None:
         last.delay_variation_ms = telemetry.delay_variation_ms
         last.rtt_ms = telemetry.rtt_ms
     last.loss_delay_ms = 0.0
+    last.loss_delay_min_ms = 0.0
+    last.loss_delay_max_ms = 0.0
     last.located_runs = 0.0
     last.loss_gap_ms = 0.0
     if not math.isnan(telemetry.loss_gap_ms):
         last.loss_gap_ms = telemetry.loss_gap_ms
     if not math.isnan(telemetry.loss_delay_ms):
         last.loss_delay_ms = telemetry.loss_delay_ms
+        last.loss_delay_min_ms = telemetry.loss_delay_min_ms
+        last.loss_delay_max_ms = telemetry.loss_delay_max_ms
         last.located_runs = telemetry.loss_runs
 
 
@@ -283,6 +301,8 @@ def _copy_bin(target: Record, source: Record) -> None:
     target.delay_variation_ms = source.delay_variation_ms
     target.rtt_ms = source.rtt_ms
     target.loss_delay_ms = source.loss_delay_ms
+    target.loss_delay_min_ms = source.loss_delay_min_ms
+    target.loss_delay_max_ms = source.loss_delay_max_ms
     target.located_runs = source.located_runs
     target.loss_gap_ms = source.loss_gap_ms
 
@@ -353,6 +373,8 @@ def fill_series(state: Record, out: np.ndarray) -> None:
     _put_series(out, _HAS_FEEDBACK, 1.0 if row.acked_packets > 0.0 else 0.0)
     _put_series(out, _REPORTED_PACKETS, reported)
     _put_series(out, _LOSS_GAP, row.loss_gap_ms * reported / _BIN_MS)
+    _put_series(out, _LOSS_DELAY_MIN, row.loss_delay_min_ms)
+    _put_series(out, _LOSS_DELAY_MAX, row.loss_delay_max_ms)
 
 
 @kernel
@@ -463,7 +485,8 @@ def _delay_rank(state: Record, bins: int, delay_ms: float) -> float:
 
 @kernel
 def _fill_loss_delays(state: Record, bins: int, out: np.ndarray) -> None:
-    sum_1s = runs_1s = sum_w = square_w = runs_w = largest_ms = 0.0
+    sum_1s = runs_1s = sum_w = square_w = runs_w = largest_ms = loss_max_ms = 0.0
+    loss_min_ms = math.inf
     for back in range(bins):
         row = _bin(state, back)
         largest_ms = max(largest_ms, row.queue_delay_max_ms)
@@ -473,6 +496,11 @@ def _fill_loss_delays(state: Record, bins: int, out: np.ndarray) -> None:
         if back < SECOND_BINS:
             sum_1s += row.located_runs * row.loss_delay_ms
             runs_1s += row.located_runs
+            if row.located_runs > 0.0:
+                loss_min_ms = min(loss_min_ms, row.loss_delay_min_ms)
+                loss_max_ms = max(loss_max_ms, row.loss_delay_max_ms)
+    if runs_1s == 0.0:
+        loss_min_ms = 0.0
     delay_1s, delay_w = _ratio(sum_1s, runs_1s), _ratio(sum_w, runs_w)
     variance = max(0.0, _ratio(square_w, runs_w) - delay_w * delay_w)
     _put(out, _LOSS_DELAY_1S, delay_1s)
@@ -482,6 +510,10 @@ def _fill_loss_delays(state: Record, bins: int, out: np.ndarray) -> None:
     _put(out, _LOSS_DELAY_SHARE_W, _ratio(delay_w, largest_ms))
     _put(out, _LOSS_DELAY_RANK_1S, _delay_rank(state, bins, delay_1s))
     _put(out, _LOSS_DELAY_RANK_W, _delay_rank(state, bins, delay_w))
+    _put(out, _LOSS_DELAY_MIN_1S, loss_min_ms)
+    _put(out, _LOSS_DELAY_MAX_1S, loss_max_ms)
+    _put(out, _LOSS_DELAY_MIN_RANK_1S, _delay_rank(state, bins, loss_min_ms))
+    _put(out, _LOSS_DELAY_MAX_RANK_1S, _delay_rank(state, bins, loss_max_ms))
 
 
 @kernel

@@ -61,6 +61,8 @@ TELEMETRY_COLUMNS = (
     TelemetryColumn("queue_delay_max_ms", "ms", "largest of them"),
     TelemetryColumn("delay_variation_ms", "ms", "mean absolute change from packet to packet"),
     TelemetryColumn("loss_delay_ms", "ms", "delay of the packet before each run of missing ones"),
+    TelemetryColumn("loss_delay_min_ms", "ms", "smallest of them; the column before is the mean"),
+    TelemetryColumn("loss_delay_max_ms", "ms", "largest of them"),
     TelemetryColumn("loss_gap_ms", "ms", "from sending that packet to sending the first missing"),
     TelemetryColumn("rtt_ms", "ms", "newest report: its arrival less the newest packet's sending"),
     TelemetryColumn("target_rate_bps", "bps", "in force at the end; NaN where a log lacks it"),
@@ -89,6 +91,8 @@ def telemetry_fill(telemetry: Record, monitor: Record, target_rate_bps: float, n
     telemetry.queue_delay_max_ms = math.nan
     telemetry.delay_variation_ms = math.nan
     telemetry.loss_delay_ms = math.nan
+    telemetry.loss_delay_min_ms = math.nan
+    telemetry.loss_delay_max_ms = math.nan
     telemetry.loss_gap_ms = math.nan
     telemetry.rtt_ms = math.nan
     telemetry.target_rate_bps = target_rate_bps
@@ -105,7 +109,10 @@ def telemetry_fill(telemetry: Record, monitor: Record, target_rate_bps: float, n
         telemetry.loss_gap_ms = monitor.loss_gap_sum_us * _US_TO_MS / monitor.loss_runs
     if monitor.located_runs > 0:
         located_us = monitor.loss_delay_sum_us / monitor.located_runs
-        telemetry.loss_delay_ms = (located_us - monitor.base_delay_us) * _US_TO_MS
+        base_us = monitor.base_delay_us
+        telemetry.loss_delay_ms = (located_us - base_us) * _US_TO_MS
+        telemetry.loss_delay_min_ms = (monitor.loss_delay_min_us - base_us) * _US_TO_MS
+        telemetry.loss_delay_max_ms = (monitor.loss_delay_max_us - base_us) * _US_TO_MS
 
 
 def empty_telemetry(bins: int) -> NDArray[Any]:

@@ -158,7 +158,7 @@ def _platt(logits: Tensor, labels: Tensor, *, with_offset: bool) -> tuple[float,
         return loss
 
     optimizer.step(closure)
-    return float(log_scale.exp()), float(offset)
+    return log_scale.exp().item(), offset.item()
 
 
 def _calibrate(model: NetworkModel, validation: Mapping[str, TaskWindows]) -> None:

@@ -48,6 +48,8 @@ def lose(rows, position: int, *, lost: int, runs: int, delay_ms: float, gap_ms: 
     rows["lost_packets"][position] = lost
     rows["loss_runs"][position] = runs
     rows["loss_delay_ms"][position] = delay_ms
+    rows["loss_delay_min_ms"][position] = delay_ms - 1.0
+    rows["loss_delay_max_ms"][position] = delay_ms + 1.0
     rows["loss_gap_ms"][position] = gap_ms
 
 
@@ -123,6 +125,8 @@ def test_features_of_losses_are_those_worked_by_hand():
     assert found["loss_delay_share_1s"] == pytest.approx(6 / 15, abs=1e-4)
     assert found["loss_delay_share_w"] == pytest.approx(10.5 / 15, abs=1e-4)
     assert found["loss_delay_rank_1s"] == 0.0
+    assert found["loss_delay_min_1s"] == pytest.approx(5.0, rel=1e-4)
+    assert found["loss_delay_max_1s"] == pytest.approx(7.0, rel=1e-4)
     assert found["loss_delay_rank_w"] == 1.0
     # 102 packets in 1 s: 9.80 ms apart on average.
     assert found["loss_gap_1s"] == pytest.approx(8.0 * 102 / 1000, rel=1e-4)
@@ -204,11 +208,14 @@ def random_rows(generator: np.random.Generator, bins: int):
     rows["loss_gap_ms"][lossy] = generator.exponential(10.0, lossy.sum())
     located = lossy & (generator.random(bins) < 0.8)
     rows["loss_delay_ms"][located] = generator.exponential(20.0, located.sum())
+    rows["loss_delay_min_ms"][located] = 0.9 * rows["loss_delay_ms"][located]
+    rows["loss_delay_max_ms"][located] = 1.1 * rows["loss_delay_ms"][located]
     silent = generator.random(bins) < 0.2
     for name in ("acked_packets", "acked_bytes", "acked_rate_bps", "lost_packets", "loss_runs"):
         rows[name][silent] = 0
     for name in ("queue_delay_ms", "queue_delay_min_ms", "queue_delay_max_ms", "rtt_ms",
-                 "delay_variation_ms", "loss_delay_ms", "loss_gap_ms"):  # fmt: skip
+                 "delay_variation_ms", "loss_delay_ms", "loss_delay_min_ms", "loss_delay_max_ms",
+                 "loss_gap_ms"):  # fmt: skip
         rows[name][silent] = np.nan
     return rows
 

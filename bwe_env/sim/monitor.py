@@ -23,6 +23,8 @@ MONITOR = record(
         ("lost_packets", "i8"),  # when first told of; one that comes late is acknowledged, too
         ("loss_runs", "i8"),  # runs of consecutive packets among them
         ("loss_delay_sum_us", "i8"),  # of the newest one-way delay known when a run begins
+        ("loss_delay_min_us", "i8"),
+        ("loss_delay_max_us", "i8"),
         ("located_runs", "i8"),  # runs that had such a delay before them
         ("loss_gap_sum_us", "i8"),  # from the sending of the packet before a run to its first
         ("delay_sum_us", "i8"),  # of one-way delays of the packets acknowledged
@@ -55,6 +57,8 @@ def monitor_begin_interval(monitor: Record) -> None:
     monitor.lost_packets = 0
     monitor.loss_runs = 0
     monitor.loss_delay_sum_us = 0
+    monitor.loss_delay_min_us = NEVER
+    monitor.loss_delay_max_us = -NEVER
     monitor.located_runs = 0
     monitor.loss_gap_sum_us = 0
     monitor.delay_sum_us = 0
@@ -105,7 +109,10 @@ def monitor_on_loss(monitor: Record, gap_us: int) -> None:
     monitor.loss_runs += 1
     monitor.loss_gap_sum_us += gap_us
     if monitor.last_delay_us != NEVER:
-        monitor.loss_delay_sum_us += monitor.last_delay_us
+        delay_us = monitor.last_delay_us
+        monitor.loss_delay_sum_us += delay_us
+        monitor.loss_delay_min_us = min(monitor.loss_delay_min_us, delay_us)
+        monitor.loss_delay_max_us = max(monitor.loss_delay_max_us, delay_us)
         monitor.located_runs += 1
 
 
