@@ -18,6 +18,10 @@ class TraceFormatError(BweEnvError, ValueError):
     """A capacity trace cannot be read or means nothing (empty, negative, NaN, not increasing)."""
 
 
+class CallLogFormatError(BweEnvError, ValueError):
+    """A log of a real call that cannot be read, or from which nothing can be learnt."""
+
+
 class ConfigError(BweEnvError, ValueError):
     """An option has a value outside its range, or options contradict each other."""
 

@@ -27,15 +27,14 @@ from bwe_env.gcc.probe_bitrate_estimator import probe_result_bps
 from bwe_env.gcc.send_side import send_side_set_delay_based
 from bwe_env.gcc.trendline import NORMAL, OVERUSING, UNDERUSING
 from bwe_env.logs import RtcEventLog
+from bwe_env.logs.reports import Report, reports_of
 from bwe_env.logs.rtc_event_log import (
     DETECTOR_NORMAL,
     DETECTOR_OVERUSING,
     DETECTOR_UNDERUSING,
     ProbeClusterCreated,
     RtpPackets,
-    unwrap,
 )
-from bwe_env.logs.rtcp import REFERENCE_TIME_PERIOD_US, TransportFeedback
 from bwe_env.sim._jit import NEVER
 from bwe_env.units import US_PER_MS, US_PER_S
 from experiments.recorded_client import (
@@ -65,17 +64,6 @@ USAGE_OF = {state: usage for usage, state in STATE_OF.items()}
 
 
 @dataclass(frozen=True)
-class Report:
-    """Feedback as the controller wants it."""
-
-    time_us: int
-    first_seq: int
-    """counted from 0 at the first packet of the log"""
-    arrivals_us: NDArray[np.int64]
-    """shape (n,), whole milliseconds as libwebrtc's transport_feedback_adapter.cc rounds them"""
-
-
-@dataclass(frozen=True)
 class LossReport:
     """Packets since the last receiver report of a stream."""
 
@@ -92,31 +80,9 @@ class RttSample:
     rtt_us: int
 
 
-def reports_of(log: RtcEventLog) -> list[Report]:
-    """Transport-wide feedback, numbers and times unwrapped, without packets the log lacks."""
-    received: list[tuple[int, TransportFeedback]] = [
-        (packet.time_us, feedback)
-        for packet in log.incoming_rtcp
-        for feedback in packet.content.feedback
-    ]
-    if not received or not log.outgoing.has_transport_seq.any():
-        return []
-    first_sent = int(log.outgoing.transport_seq[log.outgoing.has_transport_seq][0])
-    firsts = unwrap(np.array([first_sent, *(f.first_seq for _, f in received)], np.int64))[1:]
-    references_us = unwrap(
-        np.array([f.reference_us for _, f in received], np.int64), REFERENCE_TIME_PERIOD_US
-    )
-    num_sent = int(log.outgoing.has_transport_seq.sum())
-    reports = []
-    for (time_us, feedback), first, reference_us in zip(
-        received, (firsts - first_sent).tolist(), references_us.tolist(), strict=True
-    ):
-        whole_us = feedback.arrival_us - feedback.arrival_us % US_PER_MS
-        arrivals_us = np.where(feedback.has_arrived, reference_us + whole_us, NEVER)
-        arrivals_us = arrivals_us[max(0, -first) : max(0, num_sent - first)]
-        if len(arrivals_us):
-            reports.append(Report(time_us, max(first, 0), arrivals_us))
-    return reports
+def _in_milliseconds(arrivals_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Arrivals as libwebrtc's transport_feedback_adapter.cc rounds them."""
+    return np.where(arrivals_us == NEVER, NEVER, arrivals_us - arrivals_us % US_PER_MS)
 
 
 def _compact_us(compact_ntp: int) -> int:
@@ -358,7 +324,7 @@ def replay(
         if isinstance(event, Report):
             before = controller.state.aimd.copy()
             last_logged_bps = result.samples[-1].logged_estimate_bps if result.samples else 0
-            controller.on_feedback(event.first_seq, event.arrivals_us, now_us)
+            controller.on_feedback(event.first_seq, _in_milliseconds(event.arrivals_us), now_us)
             position = int(np.searchsorted(report_times_us, time_us, side="right"))
             is_last = position == len(report_times_us)
             next_us = NEVER if is_last else int(report_times_us[position]) - LOG_ORDER_US

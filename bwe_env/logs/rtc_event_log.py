@@ -10,7 +10,7 @@ milliseconds of a clock of its own; here they are microseconds on that clock.
 
 from __future__ import annotations
 
-import zlib
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.logs.delta_encoding import MAX_DELTAS, Column, decode_blobs, decode_deltas
+from bwe_env.logs.files import read_log_bytes
 from bwe_env.logs.rtcp import CompoundPacket, parse_rtcp
 from bwe_env.logs.wire import (
     EventLogFormatError,
@@ -207,7 +208,12 @@ class RtcEventLog:
     was_ended: bool
     """the client closed the log itself"""
     is_truncated: bool
-    """the file breaks off within a message, and was read with ``allow_truncated``"""
+    """the file breaks off within a message, or its compressed form does; read ``allow_truncated``"""
+    left_out_bytes: int
+    """of the message that is cut off"""
+    has_last_targets: bool
+    """loss-based updates follow the last packets sent: clients write every few seconds, packets
+    first, so that a log cut off between the two lacks the targets of its last packets"""
 
 
 def unwrap(values: Ints, period: int = _SEQ_PERIOD) -> Ints:
@@ -334,23 +340,29 @@ def _probe_results(
     return tuple(sorted(results, key=lambda result: result.time_us))
 
 
-def _stream(span: Span, allow_truncated: bool) -> tuple[dict[int, list[Message]], bool]:
-    """Messages of the log by field of EventStream, and whether the log is cut off."""
+def _stream(span: Span, allow_truncated: bool) -> tuple[dict[int, list[Message]], int]:
+    """Messages of the log by field of EventStream, and the bytes of one that is cut off."""
     messages: dict[int, list[Message]] = {}
-    is_truncated = False
+    left_out_bytes = 0
     try:
         fields = read_fields(span)
     except TruncatedEventLogError:
         if not allow_truncated:
             raise
-        fields, is_truncated = read_fields(_whole_messages(span)), True
+        whole = _whole_messages(span)
+        fields, left_out_bytes = read_fields(whole), span.end - whole.end
     for offset, number, value in fields:
         if isinstance(value, int):
             raise span.error(offset, f"field {number} of the event stream is no message; this is "
                              "no RTC event log (v2).")  # fmt: skip
         if number in _KNOWN:
             messages.setdefault(number, []).append(read_message(value))
-    return messages, is_truncated
+    return messages, left_out_bytes
+
+
+def _last_begin(messages: dict[int, list[Message]], number: int) -> int:
+    """Where the last message of a kind begins, -1 if there is none."""
+    return max((message.span.begin for message in messages.get(number, ())), default=-1)
 
 
 def _whole_messages(span: Span) -> Span:
@@ -383,7 +395,7 @@ def parse_rtc_event_log(
     if not data:
         raise EventLogFormatError(f"{source}: byte 0: the log is empty.")
     span = Span(data, 0, len(data), source)
-    messages, is_truncated = _stream(span, allow_truncated)
+    messages, left_out_bytes = _stream(span, allow_truncated)
     begins = messages.get(_BEGIN_LOG, [])
     if not begins:
         raise span.error(0, "there is no BeginLogEvent; this is no RTC event log (v2). Logs from "
@@ -420,31 +432,20 @@ def parse_rtc_event_log(
             default=None,
         ),
         was_ended=_END_LOG in messages,
-        is_truncated=is_truncated,
+        is_truncated=left_out_bytes > 0,
+        left_out_bytes=left_out_bytes,
+        has_last_targets=_last_begin(messages, _LOSS_BASED) > _last_begin(messages, _OUTGOING_RTP),
     )
 
 
-def _gunzip(data: bytes, source: str, allow_truncated: bool) -> bytes:
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        content = unpacker.decompress(data)
-    except zlib.error as error:
-        raise EventLogFormatError(f"{source}: byte 0: it is not gzip data: {error}.") from error
-    if not unpacker.eof and not allow_truncated:
+def read_rtc_event_log(path: Path | str, *, allow_truncated: bool = False) -> RtcEventLog:
+    """Read a log from a file, gzipped or not; see `parse_rtc_event_log`."""
+    path = Path(path)
+    data = read_log_bytes(path, EventLogFormatError)
+    if data.cut_at is not None and not allow_truncated:
         raise TruncatedEventLogError(
-            f"{source}: byte {len(data)}: the compressed log is truncated. Copy it again, or read "
+            f"{path}: byte {data.cut_at}: the compressed log is truncated. Copy it again, or read "
             "what is there with allow_truncated=True."
         )
-    return content
-
-
-def read_rtc_event_log(path: Path | str, *, allow_truncated: bool = False) -> RtcEventLog:
-    """Read a log from a file, gzipped (``.gz``) or not; see `parse_rtc_event_log`."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EventLogFormatError(f"{path}: the log cannot be read: {error.strerror}.") from error
-    if path.suffix == ".gz":
-        data = _gunzip(data, str(path), allow_truncated)
-    return parse_rtc_event_log(data, source=str(path), allow_truncated=allow_truncated)
+    log = parse_rtc_event_log(data.content, source=str(path), allow_truncated=allow_truncated)
+    return dataclasses.replace(log, is_truncated=True) if data.cut_at is not None else log

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bwe_env.errors import BweEnvError
+from bwe_env.errors import CallLogFormatError
 
 #: Wire types; 3 and 4 (groups) have been out of use since proto2.
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
@@ -17,7 +17,7 @@ MAX_VARINT_BYTES = 10
 _MASK_64 = (1 << 64) - 1
 
 
-class EventLogFormatError(BweEnvError, ValueError):
+class EventLogFormatError(CallLogFormatError):
     """An RTC event log that cannot be read: not one, damaged, or cut off."""
 
 

@@ -11,12 +11,10 @@ import pytest
 from bwe_env.gcc import GccParameters
 from bwe_env.logs import parse_rtc_event_log
 from bwe_env.logs.rtc_event_log import ProbeClusterCreated
-from bwe_env.sim._jit import NEVER
 from experiments.event_log_replay import (
     loss_reports_of,
     probe_clusters_of,
     replay,
-    reports_of,
     rtts_of,
 )
 from experiments.recorded_client import MIN_ALLOCATED_BPS
@@ -31,17 +29,6 @@ from experiments.validate_event_logs import (
 from tests.logs import event_logs as write
 
 RECORDED = Path(__file__).resolve().parents[2] / "../shared/reference/chromium/eventlogs"
-
-
-def test_feedback_is_counted_from_the_first_packet_and_rounded_down_to_milliseconds() -> None:
-    data = write.begin() + write.outgoing([2000, 2010, 2020], [65535, 65536, 65537])
-    data += write.incoming_rtcp(2100, write.feedback(65534, [641, 650, None, 655]))
-    data += write.incoming_rtcp(2200, write.feedback(1, [655, 660], reference_64ms=10))
-    first, second = reports_of(parse_rtc_event_log(data))
-    assert (first.time_us, first.first_seq) == (2_100_000, 0)  # 65534 was never sent
-    assert first.arrivals_us.tolist() == [650_000, NEVER, 655_000]
-    assert second.first_seq == 2
-    assert second.arrivals_us.tolist() == [655_000]  # nor was 2
 
 
 def test_a_round_trip_time_ends_at_the_receiver_report_and_leaves_out_its_delay() -> None:
