@@ -22,7 +22,7 @@ class CallLog:
     interval_s: float
     """length of a bin; of a dump of webrtc-internals, nearly: its clients poll once a second"""
     telemetry: NDArray[Any]
-    """dtype `bwe_env.telemetry.TELEMETRY`; time 0 is the first packet, of a dump the first sample"""
+    """dtype `bwe_env.telemetry.TELEMETRY`; time 0 is the first packet, or a dump's first sample"""
     capacity_bps: NDArray[Any] | None = None
     """what the link could carry, mean over the bin"""
     queue_delay_ms: NDArray[Any] | None = None

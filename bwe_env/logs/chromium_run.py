@@ -1,4 +1,4 @@
-"""Bins of a call that we recorded with Chromium over an emulated link, from the packets on the link.
+"""Bins of a call that we recorded with Chromium, from the packets on its emulated link.
 
 The recorder saw every IP packet of both directions, when it entered the link and what became of it,
 but nothing inside of RTCP. What each report told is rebuilt from what had arrived when it was sent;
@@ -147,7 +147,7 @@ def _packets(
     if unnumbered := int(is_rtp.sum()) - len(seq):
         notes.append(f"{unnumbered} RTP packets without transport-wide numbers are left out")
     if missing := int(seq[-1] - seq[0]) + 1 - len(seq):
-        notes.append(f"{missing} transport-wide numbers between the packets sent are not in the log")
+        notes.append(f"{missing} transport-wide numbers between those sent are not in the log")
     first_us = int(chosen["t_us"][0])
     send_us = chosen["t_us"] - first_us
     arrival_us = np.where(has_come, send_us + chosen["oneway_us"], NEVER)
@@ -166,9 +166,7 @@ def _feedback_sent_us(run: Mapping[str, Any], first_us: int, source: str) -> NDA
     return np.array(chosen, np.int64)
 
 
-def _reports(
-    run: Mapping[str, Any], packets: _Packets, first_us: int, source: str
-) -> list[Report]:
+def _reports(run: Mapping[str, Any], packets: _Packets, first_us: int, source: str) -> list[Report]:
     """What each report told, when it reached the sender.
 
     A report tells of all numbers behind the last report's up to the newest packet there; a packet
@@ -218,7 +216,8 @@ def _capacity_bps(
     borders_us = _LINK_BIN_US * np.arange(len(capacity_bps) + 1)
     offered = np.concatenate([[0.0], np.cumsum(capacity_bps * float(_LINK_BIN_US))])
     ours_us = first_us + BIN_US * np.arange(num_bins + 1)
-    return np.diff(np.interp(ours_us, borders_us, offered, left=np.nan, right=np.nan)) / BIN_US
+    carried = np.interp(ours_us, borders_us, offered, left=np.nan, right=np.nan)
+    return np.asarray(np.diff(carried) / BIN_US, np.float64)
 
 
 def _queue_delay_ms(
@@ -230,7 +229,9 @@ def _queue_delay_ms(
     weights = columns["queue_us"][counted] / US_PER_MS
     count = np.bincount(bins[counted], minlength=num_bins)
     total = np.bincount(bins[counted], weights=weights, minlength=num_bins)
-    return np.divide(total, count, out=np.full(num_bins, np.nan), where=count > 0)
+    mean_ms = np.full(num_bins, np.nan)
+    mean_ms[count > 0] = total[count > 0] / count[count > 0]
+    return mean_ms
 
 
 def _targets(
@@ -261,8 +262,8 @@ def _notes_on_reports(
     notes = []
     if num_sent < len(packets.send_us):
         notes.append(
-            f"{len(packets.send_us) - num_sent} packets after {us_to_s(end_us):.3f} s are left out: "
-            "nothing was sent for a minute"
+            f"{len(packets.send_us) - num_sent} packets after {us_to_s(end_us):.3f} s are left "
+            "out: nothing was sent for a minute"
         )
     due = packets.send_us <= end_us - US_PER_S
     unreported = int((due & ~is_told_of(reports, len(due))).sum())

@@ -93,8 +93,8 @@ def _packets(log: RtcEventLog, source: str) -> _Packets:
     numbered = log.outgoing.has_transport_seq
     if not numbered.any():
         raise EventLogFormatError(
-            f"{source}: no packets with transport-wide numbers; take the log of the end that sends, "
-            "of a call with transport-cc in its SDP."
+            f"{source}: no packets with transport-wide numbers; take the log of the end that "
+            "sends, of a call with transport-cc in its SDP."
         )
     seq, time_us = log.outgoing.transport_seq[numbered], log.outgoing.time_us[numbered]
     is_odd = np.abs(time_us - log.begin_us) > _MAX_AGE_US
@@ -192,8 +192,8 @@ def _notes_on_file(log: RtcEventLog) -> list[str]:
     notes = []
     if log.is_truncated:
         notes.append(
-            f"the log breaks off: {log.left_out_bytes} bytes of an unfinished message are left out, "
-            "and what followed is missing"
+            f"the log breaks off: {log.left_out_bytes} bytes of an unfinished message are left "
+            "out, and what followed is missing"
         )
     elif not log.was_ended:
         notes.append("the log was not closed by its client: what followed its end is missing")
@@ -211,11 +211,11 @@ def _notes_on_packets(log: RtcEventLog, packets: _Packets, num_sent: int) -> lis
         notes.append(f"{unnumbered} RTP packets without transport-wide numbers are left out")
     missing = int(packets.seq[num_sent - 1] - packets.seq[0]) + 1 - num_sent
     if missing:
-        notes.append(f"{missing} transport-wide numbers between the packets sent are not in the log")
+        notes.append(f"{missing} transport-wide numbers between those sent are not in the log")
     if num_sent < len(packets.seq):
         notes.append(
-            f"{len(packets.seq) - num_sent} packets after {_call_s(packets, num_sent - 1)} are left "
-            "out: between them packets are missing, or nothing was sent for a minute"
+            f"{len(packets.seq) - num_sent} packets after {_call_s(packets, num_sent - 1)} are "
+            "left out: between them packets are missing, or nothing was sent for a minute"
         )
     return notes
 

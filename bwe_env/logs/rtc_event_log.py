@@ -208,7 +208,7 @@ class RtcEventLog:
     was_ended: bool
     """the client closed the log itself"""
     is_truncated: bool
-    """the file breaks off within a message, or its compressed form does; read ``allow_truncated``"""
+    """the file breaks off within a message, or in its compressed form (``allow_truncated``)"""
     left_out_bytes: int
     """of the message that is cut off"""
     has_last_targets: bool
