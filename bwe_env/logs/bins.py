@@ -73,6 +73,11 @@ def telemetry_of(log: SenderLog, num_bins: int) -> NDArray[Any]:
     return rows
 
 
+def bins_of(times_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bin of each time, by the same rule; time 0 is in the first."""
+    return np.asarray(np.where(times_us == 0, 0, -(-times_us // BIN_US) - 1))
+
+
 def first_told_missing(reports: Sequence[Report], num_packets: int) -> NDArray[np.int64]:
     """Position of the report that first tells of each packet, if it tells of it as missing.
 

@@ -19,6 +19,7 @@ from bwe_env.errors import CallLogFormatError
 from bwe_env.logs.bins import (
     BIN_US,
     SenderLog,
+    bins_of,
     end_of_sending,
     first_told_missing,
     is_told_of,
@@ -200,7 +201,7 @@ def _reported_by_cause(
     """Packets first told of as missing in each bin: lost by chance, and to the queue."""
     told_by = first_told_missing(reports, len(fate))
     times_us = np.array([report.time_us for report in reports], np.int64)
-    bins = np.maximum(-(-times_us // BIN_US) - 1, 0)  # what comes at a border ends its bin
+    bins = bins_of(times_us)
     counts = []
     for causes in ((_IID_LOSS, _BURST_LOSS), (_QUEUE_DROP,)):
         position = bins[told_by[(told_by >= 0) & np.isin(fate, causes)]]
@@ -224,7 +225,7 @@ def _queue_delay_ms(
     columns: Mapping[str, NDArray[np.int64]], first_us: int, num_bins: int
 ) -> NDArray[np.float64]:
     """Wait and own serialisation of every packet of any kind, mean per bin of its coming."""
-    bins = (columns["t_us"] - first_us) // BIN_US
+    bins = bins_of(columns["t_us"] - first_us)
     counted = (columns["queue_us"] >= 0) & (bins >= 0) & (bins < num_bins)
     weights = columns["queue_us"][counted] / US_PER_MS
     count = np.bincount(bins[counted], minlength=num_bins)
