@@ -93,13 +93,9 @@ def chromium_run_from(run: Mapping[str, Any], *, source: str) -> CallLog:
             f"{source}: {us_to_s(end_us):.3f} s with {len(reports_by_end)} reports; a call needs "
             f"{us_to_s(BIN_US)} s and one report. Record for longer."
         )
-    target_time_us, target_rate_bps, target_notes = _targets(run, first_us, source)
+    targets, target_notes = _targets(run, first_us, source)
     sender = SenderLog(
-        send_us=packets.send_us[:num_sent],
-        size_bytes=packets.size_bytes[:num_sent],
-        reports=reports_by_end,
-        target_time_us=target_time_us,
-        target_rate_bps=target_rate_bps,
+        packets.send_us[:num_sent], packets.size_bytes[:num_sent], reports_by_end, *targets
     )
     random, congestion = _reported_by_cause(reports_by_end, packets.fate, num_bins)
     notes += target_notes + _notes_on_reports(packets, num_sent, reports_by_end, end_us)
@@ -124,8 +120,24 @@ def _packets(
     chosen = {name: column[is_rtp & (columns["twcc"] >= 0)] for name, column in columns.items()}
     if not len(chosen["t_us"]):
         raise CallLogFormatError(f"{source}: packets_fwd holds no RTP with transport-wide numbers.")
+    _check_order(chosen, source)
+    _check_fates(chosen, source)
     seq = unwrap(chosen["twcc"])
-    fallen = np.flatnonzero((np.diff(seq) <= 0) | (np.diff(chosen["t_us"]) < 0))
+    notes = []
+    if unnumbered := int(is_rtp.sum()) - len(seq):
+        notes.append(f"{unnumbered} RTP packets without transport-wide numbers are left out")
+    if missing := int(seq[-1] - seq[0]) + 1 - len(seq):
+        notes.append(f"{missing} transport-wide numbers between those sent are not in the log")
+    first_us = int(chosen["t_us"][0])
+    send_us = chosen["t_us"] - first_us
+    has_come = chosen["fate"] == _DELIVERED
+    arrival_us = np.where(has_come, send_us + chosen["oneway_us"], NEVER)
+    return _Packets(send_us, arrival_us, chosen["len"], chosen["fate"]), first_us, notes
+
+
+def _check_order(chosen: Mapping[str, NDArray[np.int64]], source: str) -> None:
+    """Numbers and times of RTP packets grow."""
+    fallen = np.flatnonzero((np.diff(unwrap(chosen["twcc"])) <= 0) | (np.diff(chosen["t_us"]) < 0))
     if len(fallen):
         row = int(fallen[0]) + 1
         raise CallLogFormatError(
@@ -134,6 +146,10 @@ def _packets(
             f"{us_to_s(int(chosen['t_us'][row - 1])):.3f} s: numbers or the clock go back. One run "
             "holds one call in order of time."
         )
+
+
+def _check_fates(chosen: Mapping[str, NDArray[np.int64]], source: str) -> None:
+    """A packet is delivered after a while, or lost."""
     unknown = ~np.isin(chosen["fate"], (_DELIVERED, _QUEUE_DROP, _IID_LOSS, _BURST_LOSS))
     has_come = chosen["fate"] == _DELIVERED
     contradictory = unknown | (has_come != (chosen["oneway_us"] >= 0)) | (chosen["len"] <= 0)
@@ -144,15 +160,6 @@ def _packets(
             f"{chosen['fate'][row]}, oneway_us {chosen['oneway_us'][row]} and len "
             f"{chosen['len'][row]}; a packet is delivered after a time >= 0, or lost (fate 1 to 3)."
         )
-    notes = []
-    if unnumbered := int(is_rtp.sum()) - len(seq):
-        notes.append(f"{unnumbered} RTP packets without transport-wide numbers are left out")
-    if missing := int(seq[-1] - seq[0]) + 1 - len(seq):
-        notes.append(f"{missing} transport-wide numbers between those sent are not in the log")
-    first_us = int(chosen["t_us"][0])
-    send_us = chosen["t_us"] - first_us
-    arrival_us = np.where(has_come, send_us + chosen["oneway_us"], NEVER)
-    return _Packets(send_us, arrival_us, chosen["len"], chosen["fate"]), first_us, notes
 
 
 def _feedback_sent_us(run: Mapping[str, Any], first_us: int, source: str) -> NDArray[np.int64]:
@@ -174,6 +181,8 @@ def _reports(run: Mapping[str, Any], packets: _Packets, first_us: int, source: s
     that comes late takes it back to itself (`bwe_env.sim.receive.on_report_timer`).
     """
     reverse_us = round(US_PER_MS * number(run, "meta.scenario.link.propr", source))
+    if reverse_us < 0:
+        raise CallLogFormatError(f"{source}: meta.scenario.link.propr is below 0 ms.")
     order = np.argsort(packets.arrival_us, kind="stable")
     order = order[packets.arrival_us[order] != NEVER]
     arrivals_us = packets.arrival_us[order].tolist()
@@ -237,24 +246,21 @@ def _queue_delay_ms(
 
 def _targets(
     run: Mapping[str, Any], first_us: int, source: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
-    """Samples of the target (getStats, every 200 ms), each in force until the next."""
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.float64]], list[str]]:
+    """Times and values of the target (getStats, every 200 ms), each in force until the next."""
     pair = member(run, "sender_stats.candidate-pair", source)
     rates = pair.get("availableOutgoingBitrate") if isinstance(pair, Mapping) else None
     times = pair.get("timestamp") if isinstance(pair, Mapping) else None
     if not isinstance(rates, list) or not isinstance(times, list) or len(rates) != len(times):
-        return (
-            np.zeros(0, np.int64),
-            np.zeros(0),
-            ["sender_stats.candidate-pair lacks availableOutgoingBitrate: the target is unknown"],
-        )
+        problem = "sender_stats.candidate-pair lacks availableOutgoingBitrate"
+        return (np.zeros(0, np.int64), np.zeros(0)), [f"{problem}: the target is unknown"]
     time_s, rate_bps = numbers(times), numbers(rates)
     known = np.isfinite(time_s) & np.isfinite(rate_bps) & (np.abs(time_s) < _MAX_STATS_S)
     known[known] &= np.diff(np.maximum.accumulate(time_s[known]), prepend=-np.inf) > 0
     time_us = np.array([s_to_us(value) for value in time_s[known].tolist()], np.int64) - first_us
     left_out = len(known) - int(known.sum())
     notes = [f"{left_out} samples of the target are no numbers or go back in time"]
-    return time_us, rate_bps[known], notes if left_out else []
+    return (time_us, rate_bps[known]), notes if left_out else []
 
 
 def _notes_on_reports(

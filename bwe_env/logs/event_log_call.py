@@ -60,13 +60,7 @@ def event_log_call(log: RtcEventLog | Path | str, *, name: str | None = None) ->
     else:
         name = name or Path(log).name.removesuffix(".gz").removesuffix(".rtceventlog")
         log = read_rtc_event_log(log, allow_truncated=True)
-    packets = _packets(log, source)
-    all_reports = reports_of(log)
-    if not all_reports:
-        raise EventLogFormatError(
-            f"{source}: no transport-wide feedback on the packets it tells of; take the log of the "
-            "end that sends, of a call with transport-cc in its SDP."
-        )
+    packets, all_reports = _packets(log, source), _reports(log, source)
     num_sent, end_us = _complete_part(log, packets, all_reports)
     send_us = packets.send_us[:num_sent]
     reports = _possible_reports(all_reports, send_us, end_us)
@@ -97,18 +91,28 @@ def _packets(log: RtcEventLog, source: str) -> _Packets:
             "sends, of a call with transport-cc in its SDP."
         )
     seq, time_us = log.outgoing.transport_seq[numbered], log.outgoing.time_us[numbered]
-    is_odd = np.abs(time_us - log.begin_us) > _MAX_AGE_US
-    if is_odd.any():
-        index = int(is_odd.argmax())
-        raise EventLogFormatError(
-            f"{source}: packet {seq[index]} was sent {us_to_s(int(time_us[index])):.0f} s by the "
-            f"log's clock, which began at {us_to_s(log.begin_us):.0f} s; the log is damaged."
-        )
+    _check_times(log.begin_us, seq, time_us, source)
     repeated = np.flatnonzero(np.diff(seq) == 0)
     if len(repeated):
         raise EventLogFormatError(
             f"{source}: the transport-wide number {seq[repeated[0]]} was sent twice; are these "
             "several calls, or is the log damaged? A log holds one."
+        )
+    send_us = np.maximum.accumulate(time_us)  # no packet is reported before it is sent
+    size_bytes = log.outgoing.size_bytes[numbered] + _overhead_bytes(log, send_us)
+    return _Packets(send_us, size_bytes, seq)
+
+
+def _check_times(
+    begin_us: int, seq: NDArray[np.int64], time_us: NDArray[np.int64], source: str
+) -> None:
+    """Times are of one call, and fall no more than streams are logged out of order."""
+    is_odd = np.abs(time_us - begin_us) > _MAX_AGE_US
+    if is_odd.any():
+        index = int(is_odd.argmax())
+        raise EventLogFormatError(
+            f"{source}: packet {seq[index]} was sent {us_to_s(int(time_us[index])):.0f} s by the "
+            f"log's clock, which began at {us_to_s(begin_us):.0f} s; the log is damaged."
         )
     latest_us = np.maximum.accumulate(time_us)
     fallen = np.flatnonzero(latest_us - time_us > MAX_DISORDER_US)
@@ -119,13 +123,27 @@ def _packets(log: RtcEventLog, source: str) -> _Packets:
             f"before it at {us_to_s(int(latest_us[index])):.3f} s: the clock was set back, or "
             "these are several calls. Record each by itself."
         )
-    overheads = [change.overhead_bytes for change in log.route_changes if change.is_connected]
-    changed_us = np.array([change.time_us for change in log.route_changes if change.is_connected])
-    overhead = np.array([DEFAULT_OVERHEAD_BYTES, *overheads])
-    if overheads:  # packets before the first route was logged took that one
-        overhead[0] = overheads[0]
-    added = overhead[np.searchsorted(changed_us, latest_us, side="right")]
-    return _Packets(latest_us, log.outgoing.size_bytes[numbered] + added, seq)
+
+
+def _overhead_bytes(log: RtcEventLog, send_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What the client adds to an RTP packet's size on the route of its time, shape (n,)."""
+    routes = [change for change in log.route_changes if change.is_connected]
+    if not routes:
+        return np.full(len(send_us), DEFAULT_OVERHEAD_BYTES, np.int64)
+    # Packets from before the first change was logged took its route, too.
+    overhead = np.array([routes[0].overhead_bytes, *(route.overhead_bytes for route in routes)])
+    changed_us = np.array([route.time_us for route in routes])
+    return overhead[np.searchsorted(changed_us, send_us, side="right")]
+
+
+def _reports(log: RtcEventLog, source: str) -> list[Report]:
+    reports = reports_of(log)
+    if not reports:
+        raise EventLogFormatError(
+            f"{source}: no transport-wide feedback on the packets it tells of; take the log of the "
+            "end that sends, of a call with transport-cc in its SDP."
+        )
+    return reports
 
 
 def _complete_part(

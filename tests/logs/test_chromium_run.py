@@ -186,6 +186,10 @@ def test_columns_that_are_missing_or_break_off_are_refused_by_name() -> None:
     with pytest.raises(CallLogFormatError, match="the columns of packets_fwd differ in length"):
         read(run)
     run = small_run()
+    run["meta"]["scenario"]["link"]["propr"] = -20
+    with pytest.raises(CallLogFormatError, match="propr is below 0 ms"):
+        read(run)
+    run = small_run()
     run["packets_rev"]["pt"] = [201] * 7
     with pytest.raises(CallLogFormatError, match="0.420 s with 0 reports"):
         read(run)

@@ -204,7 +204,7 @@ def test_of_several_connections_the_one_that_sends_most_is_read_or_the_one_asked
     call = webrtc_internals_from(dump(**both), source="call.json", connection="1-1")
     assert call.telemetry["sent_packets"].tolist() == [1, 1, 1, 1]
     assert call.warnings == ()
-    with pytest.raises(UnknownNameError, match="Did you mean '1-1'"):
+    with pytest.raises(UnknownNameError, match="Known: 1-1, 1-2"):
         webrtc_internals_from(dump(**both), source="call.json", connection="1-3")
 
 
@@ -231,7 +231,6 @@ def test_a_clock_that_was_set_back_is_refused_with_the_sample() -> None:
         ({}, "it holds no PeerConnections"),
         ({"PeerConnections": {"1-1": {"updateLog": []}}}, "PeerConnections hold no stats"),
         (dump(a={}), "0 samples of statistics"),
-        (dump(a=change(small_stats(), "OV-1-timestamp", [])), "call.json"),
         (
             dump(a=without(small_stats(), "packetsSent", "roundTripTime", "currentRoundTripTime")),
             "tells neither of packets sent",
@@ -239,15 +238,14 @@ def test_a_clock_that_was_set_back_is_refused_with_the_sample() -> None:
     ],
 )
 def test_a_dump_of_nothing_is_refused(content: dict[str, Any], message: str) -> None:
-    if message == "call.json":  # streams without times: the pair still tells
-        assert "cannot be read: OV-1" in webrtc_internals_from(content, source=message).warnings[-1]
-        return
     with pytest.raises(CallLogFormatError, match=message):
         webrtc_internals_from(content, source="call.json")
 
 
-STRANGE = (None, True, "x", "", -1, 0, 1 << 70, 1e300, [], {}, 0.5, "[null]", '["a"]', "[1e999]",
-           "[NaN, NaN, 3, 4, 5]", "[[1], 2]", "9999-12-31T23:59:59Z", "[1e15, -1e15, 0, 1, 2]")  # fmt: skip
+STRANGE = (
+    None, True, "x", "", -1, 0, 1 << 70, 1e300, [], {}, 0.5, "[null]", '["a"]', "[1e999]",
+    "[NaN, NaN, 3, 4, 5]", "[[1], 2]", "9999-12-31T23:59:59Z", "[1e15, -1e15, 0, 1, 2]",
+)  # fmt: skip
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -288,13 +286,9 @@ def test_a_recorded_dump_tells_of_the_link_it_was_recorded_on() -> None:
 
 def test_sent_bytes_are_nearly_those_of_the_client_s_own_rate() -> None:
     connection = json.loads(gzip.decompress(DUMP.read_bytes()))["PeerConnections"]["7-1"]["stats"]
-    rates_bps = [
-        np.array(json.loads(table["values"]))
-        for key, table in connection.items()
-        if key.startswith("T01-[bytesSent")
-    ]
+    rates_bps = np.array(json.loads(connection["T01-[bytesSent_in_bits/s]"]["values"]))
     rows = webrtc_internals_call(DUMP).telemetry
-    if rates_bps:
-        # The transport counts RTCP, connectivity checks and SRTP's tags, but no IP and UDP headers.
-        ours_bps = 8 * (rows["sent_bytes"] - 28 * rows["sent_packets"])
-        assert np.median(rates_bps[0][: len(rows)] / ours_bps) == pytest.approx(1.02, abs=0.02)
+    # The transport counts RTCP, connectivity checks and SRTP's tags, but no IP and UDP headers.
+    ours_bps = 8 * (rows["sent_bytes"] - 28 * rows["sent_packets"])
+    shares = rates_bps[: len(rows)] / ours_bps
+    assert np.median(shares) == pytest.approx(1.02, abs=0.02)
