@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bwe_env.config import CallConfig, JitterConfig, LossConfig, PathConfig
+from bwe_env.config import CallConfig, FeedbackConfig, JitterConfig, LossConfig, PathConfig
 from bwe_env.errors import ConfigError
 from bwe_env.estimator import NO_TIMEOUT_US, RateDecision
 from bwe_env.feedback import FeedbackReport, SentPacket
@@ -160,7 +160,8 @@ def test_a_sender_s_log_gives_the_rows_that_the_simulator_gives(name: str) -> No
         listeners.append(Listener())
         return listeners[-1]
 
-    (call,) = record_calls([NETWORKS[name]], listen, call=CallConfig(duration_s=12.0))
+    config = CallConfig(duration_s=12.0, feedback=FeedbackConfig(clock_skew_ppm=300.0))
+    (call,) = record_calls([NETWORKS[name]], listen, call=config)
     (listener,) = listeners
     log = SenderLog(
         send_us=np.array([packet.send_time_us for packet in listener.sent], np.int64),

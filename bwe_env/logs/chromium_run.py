@@ -27,11 +27,13 @@ from bwe_env.logs.bins import (
 )
 from bwe_env.logs.call_log import CallLog
 from bwe_env.logs.columns import integer_columns, member, number, numbers
+from bwe_env.logs.event_log_call import REPORT_WAIT_US
 from bwe_env.logs.files import parse_json_object, read_log_bytes
 from bwe_env.logs.reports import Report
 from bwe_env.logs.rtc_event_log import unwrap
 from bwe_env.sim._jit import NEVER
-from bwe_env.units import US_PER_MS, US_PER_S, s_to_us, us_to_s
+from bwe_env.sim.receive import MIN_REPORT_INTERVAL_US
+from bwe_env.units import US_PER_MS, s_to_us, us_to_s
 
 # Kinds and fates of packets in the recorder's columns.
 _RTP = 2
@@ -48,9 +50,9 @@ _TRANSPORT_LAYER_FEEDBACK = 205
 #: smallest transport-wide feedback 66 (IP 20, UDP 8, RTCP 20 + 2 of chunk + 1 of delta, padded to
 #: 24, SRTCP 14). One item covers 17 packets: in the recordings, nearly every NACK has one.
 _MIN_FEEDBACK_BYTES = 66
-#: Reports are 50 ms or more apart (transport_sequence_number_feedback_generator.cc, kMinInterval),
-#: less 10 ms, ours, by which a busy machine may send one late and the next in time.
-_MIN_FEEDBACK_GAP_US = 40_000
+#: Reports keep a distance, less 10 ms, ours, by which a busy machine may send one late and the next
+#: in time.
+_MIN_FEEDBACK_GAP_US = MIN_REPORT_INTERVAL_US - 10_000
 #: A packet delivered so short a time before a report is not in it: in 95 % of the recorded reports,
 #: the newest packet told of had come at least 0.4 ms before.
 _RECEIVE_US = 400
@@ -272,7 +274,7 @@ def _notes_on_reports(
             f"{len(packets.send_us) - num_sent} packets after {us_to_s(end_us):.3f} s are left "
             "out: nothing was sent for a minute"
         )
-    due = packets.send_us <= end_us - US_PER_S
+    due = packets.send_us <= end_us - REPORT_WAIT_US
     unreported = int((due & ~is_told_of(reports, len(due))).sum())
     if unreported:
         notes.append(f"{unreported} packets were never reported")

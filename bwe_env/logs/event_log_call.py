@@ -18,6 +18,7 @@ from bwe_env.logs.call_log import CallLog
 from bwe_env.logs.reports import Report, reports_of
 from bwe_env.logs.rtc_event_log import RtcEventLog, read_rtc_event_log
 from bwe_env.logs.wire import EventLogFormatError
+from bwe_env.sim.receive import MAX_REPORT_INTERVAL_US
 from bwe_env.units import US_PER_S, us_to_s
 
 #: IPv4 (RFC 791) and UDP (RFC 768) headers, where no route change tells what the client adds.
@@ -26,9 +27,9 @@ DEFAULT_OVERHEAD_BYTES = 20 + 8
 #: ours, the clock was set back.
 MAX_DISORDER_US = US_PER_S
 #: A packet sent so long before the end should have been reported: four of the longest intervals
-#: between reports (250 ms, transport_sequence_number_feedback_generator.cc).
-REPORT_WAIT_US = US_PER_S
-#: Clients write to the log so often (rtc_event_log.h, kDefaultOutputPeriod).
+#: between reports (ours), for the way of both.
+REPORT_WAIT_US = 4 * MAX_REPORT_INTERVAL_US
+#: Clients write to the log so often (pc/peer_connection.cc, StartRtcEventLog).
 FLUSH_INTERVAL_US = 5 * US_PER_S
 #: Times may be that far from the log's beginning; no call lasts for a month (ours).
 _MAX_AGE_US = 31 * 24 * 3600 * US_PER_S

@@ -40,6 +40,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 #: Modules that no kernel reads anything from; an edit there keeps the compiled code.
 _NOT_COMPILED = (
     "trace/",
+    "logs/",
     "env.py",
     "vector_env.py",
     "render.py",
