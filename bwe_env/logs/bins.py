@@ -22,6 +22,9 @@ RING_PACKETS = 1 << 16
 #: §5.1), and a damaged time must not make a call of years. Twice that, ours.
 MAX_SILENCE_US = 60 * US_PER_S
 
+#: No IP packet is larger (RFC 791 §3.1, total length); a damaged size must not fill a sum.
+MAX_PACKET_BYTES = 65_535
+
 
 @dataclass(frozen=True, eq=False)
 class SenderLog:

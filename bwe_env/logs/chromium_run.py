@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bwe_env.errors import CallLogFormatError
 from bwe_env.logs.bins import (
     BIN_US,
+    MAX_PACKET_BYTES,
     SenderLog,
     bins_of,
     end_of_sending,
@@ -155,6 +156,7 @@ def _check_fates(chosen: Mapping[str, NDArray[np.int64]], source: str) -> None:
     unknown = ~np.isin(chosen["fate"], (_DELIVERED, _QUEUE_DROP, _IID_LOSS, _BURST_LOSS))
     has_come = chosen["fate"] == _DELIVERED
     contradictory = unknown | (has_come != (chosen["oneway_us"] >= 0)) | (chosen["len"] <= 0)
+    contradictory |= chosen["len"] > MAX_PACKET_BYTES
     if contradictory.any():
         row = int(contradictory.argmax())
         raise CallLogFormatError(

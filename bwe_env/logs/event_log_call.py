@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.logs.bins import BIN_US, SenderLog, end_of_sending, is_told_of, telemetry_of
+from bwe_env.logs.bins import (
+    BIN_US,
+    MAX_PACKET_BYTES,
+    SenderLog,
+    end_of_sending,
+    is_told_of,
+    telemetry_of,
+)
 from bwe_env.logs.call_log import CallLog
 from bwe_env.logs.reports import Report, reports_of
 from bwe_env.logs.rtc_event_log import RtcEventLog, read_rtc_event_log
@@ -100,7 +107,14 @@ def _packets(log: RtcEventLog, source: str) -> _Packets:
             "several calls, or is the log damaged? A log holds one."
         )
     send_us = np.maximum.accumulate(time_us)  # no packet is reported before it is sent
-    size_bytes = log.outgoing.size_bytes[numbered] + _overhead_bytes(log, send_us)
+    size_bytes = log.outgoing.size_bytes[numbered] + _overhead_bytes(log, send_us, source)
+    is_odd = (size_bytes <= 0) | (size_bytes > MAX_PACKET_BYTES)
+    if is_odd.any():
+        index = int(is_odd.argmax())
+        raise EventLogFormatError(
+            f"{source}: packet {seq[index]} has {size_bytes[index]} bytes; IP carries "
+            f"{MAX_PACKET_BYTES} at most. The log is damaged."
+        )
     return _Packets(send_us, size_bytes, seq)
 
 
@@ -126,15 +140,25 @@ def _check_times(
         )
 
 
-def _overhead_bytes(log: RtcEventLog, send_us: NDArray[np.int64]) -> NDArray[np.int64]:
+def _overhead_bytes(log: RtcEventLog, send_us: NDArray[np.int64], source: str) -> NDArray[np.int64]:
     """What the client adds to an RTP packet's size on the route of its time, shape (n,)."""
     routes = [change for change in log.route_changes if change.is_connected]
     if not routes:
         return np.full(len(send_us), DEFAULT_OVERHEAD_BYTES, np.int64)
+    for route in routes:
+        if route.overhead_bytes > MAX_PACKET_BYTES or not _is_of_call(log, route.time_us):
+            raise EventLogFormatError(
+                f"{source}: a route at {us_to_s(route.time_us):.0f} s adds {route.overhead_bytes} "
+                "bytes to every packet; the log is damaged."
+            )
     # Packets from before the first change was logged took its route, too.
     overhead = np.array([routes[0].overhead_bytes, *(route.overhead_bytes for route in routes)])
     changed_us = np.array([route.time_us for route in routes])
     return overhead[np.searchsorted(changed_us, send_us, side="right")]
+
+
+def _is_of_call(log: RtcEventLog, time_us: int) -> bool:
+    return abs(time_us - log.begin_us) <= _MAX_AGE_US
 
 
 def _reports(log: RtcEventLog, source: str) -> list[Report]:
@@ -158,13 +182,19 @@ def _complete_part(
     num_sent = end_of_sending(packets.send_us)
     if not log.was_ended:
         gaps = np.flatnonzero(np.diff(packets.seq[:num_sent]) != 1)
-        last_flush_us = reports[-1].time_us
+        last_flush_us = _last_report_us(packets, reports)
         unsure = gaps[packets.send_us[gaps] > last_flush_us - FLUSH_INTERVAL_US]
         num_sent = int(unsure[0]) + 1 if len(unsure) else num_sent
     end_us = int(packets.send_us[num_sent - 1])
     if not log.was_ended:
-        end_us = min(end_us, reports[-1].time_us)
+        end_us = min(end_us, _last_report_us(packets, reports))
     return num_sent, end_us
+
+
+def _last_report_us(packets: _Packets, reports: Sequence[Report]) -> int:
+    """Time of the last report that can be of the call: a damaged one may be far from it."""
+    latest_us = int(packets.send_us[-1]) + FLUSH_INTERVAL_US
+    return max((r.time_us for r in reports if r.time_us <= latest_us), default=latest_us)
 
 
 def _possible_reports(
@@ -188,9 +218,10 @@ def _sender_log(
 ) -> SenderLog:
     """The same with times from the first packet on, and the targets."""
     first_us = int(send_us[0])
-    target_time_us = log.loss_based.time_us - first_us
-    target_rate_bps = log.loss_based.bitrate_bps.astype(np.float64)
-    if not log.was_ended and not log.has_last_targets and len(log.loss_based):
+    is_sound = _is_sound_target(log)
+    target_time_us = log.loss_based.time_us[is_sound] - first_us
+    target_rate_bps = log.loss_based.bitrate_bps[is_sound].astype(np.float64)
+    if not log.was_ended and not log.has_last_targets and len(target_time_us):
         target_time_us = np.append(target_time_us, target_time_us[-1] + 1)
         target_rate_bps = np.append(target_rate_bps, np.nan)
     return SenderLog(
@@ -202,6 +233,14 @@ def _sender_log(
         target_time_us=target_time_us,
         target_rate_bps=target_rate_bps,
     )
+
+
+def _is_sound_target(log: RtcEventLog) -> NDArray[np.bool_]:
+    """Which loss-based updates are of the call, with a rate of the log's 32 bits."""
+    updates = log.loss_based
+    is_rate = (updates.bitrate_bps >= 0) & (updates.bitrate_bps < 1 << 32)
+    is_of_call = [_is_of_call(log, time_us) for time_us in updates.time_us.tolist()]
+    return is_rate & np.array(is_of_call, np.bool_)
 
 
 # --- What was left out ----------------------------------------------------------------------------
@@ -218,7 +257,9 @@ def _notes_on_file(log: RtcEventLog) -> list[str]:
         notes.append("the log was not closed by its client: what followed its end is missing")
     if not len(log.loss_based):
         notes.append("no loss-based updates: the target is unknown")
-    elif not log.was_ended and not log.has_last_targets:
+    elif not (is_sound := _is_sound_target(log)).all():
+        notes.append(f"{int((~is_sound).sum())} loss-based updates make no sense and are left out")
+    if len(log.loss_based) and not log.was_ended and not log.has_last_targets:
         notes.append("no loss-based updates behind the last packets: the last target is unknown")
     return notes
 

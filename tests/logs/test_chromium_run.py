@@ -156,6 +156,7 @@ def test_what_comes_after_a_minute_of_silence_is_left_out() -> None:
         ("twcc", 5, 65_532, "numbered 65532 at 0.130 s comes after 65533"),
         ("fate", 2, 7, "numbered 65531 has fate 7"),
         ("oneway_us", 2, -1, "has fate 0, oneway_us -1"),
+        ("len", 2, 70_000, "oneway_us 30000 and len 70000"),
         ("len", 2, None, r"packets_fwd.len\[2\] is None, not a whole number"),
         ("len", 2, 1e300, r"packets_fwd.len\[2\] is 1e\+300"),
         ("len", 2, True, r"packets_fwd.len\[2\] is True"),

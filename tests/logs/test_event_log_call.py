@@ -212,6 +212,25 @@ def test_a_number_sent_twice_and_a_time_of_another_age_are_refused() -> None:
         event_log_call(with_outgoing(time_us=times_us))
 
 
+def test_sizes_that_no_packet_has_are_refused() -> None:
+    sizes = np.full(13, 1_000)
+    sizes[4] = 1 << 40
+    with pytest.raises(CallLogFormatError, match="packet 11 has 1099511627804 bytes"):
+        event_log_call(with_outgoing(payload_bytes=sizes - 24))
+    route = [(1, 2030), (2, 1), (3, (1 << 64) - 1)]
+    change = write.delimited(32, b"".join(write.scalar(*field) for field in route))
+    with pytest.raises(CallLogFormatError, match="adds 18446744073709551615 bytes"):
+        event_log_call(parse_rtc_event_log(small_log() + change + END))
+
+
+def test_targets_that_make_no_sense_are_counted_and_left_out() -> None:
+    data = small_log() + loss_update(1900, 300_000) + loss_update(1950, 1 << 40)
+    data += loss_update(1 << 50, 400_000) + END
+    call = event_log_call(parse_rtc_event_log(data))
+    assert call.telemetry["target_rate_bps"].tolist() == [300_000, 300_000]
+    assert call.warnings == ("2 loss-based updates make no sense and are left out",)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
