@@ -21,6 +21,7 @@ import numpy as np
 
 from bwe_env.errors import ArtifactError, BweEnvError, ConfigError
 from bwe_env.labels import burst_label, network_class
+from bwe_env.logs import CallLog, read_call_log
 from bwe_env.network import Network
 from bwe_env.rollout import RecordedCall, record_calls
 from bwe_env.sim._jit import CACHE_DIRECTORY
@@ -124,7 +125,7 @@ def _simulate(networks: Sequence[Network], threads: int) -> Iterator[DatasetCall
             yield simulated_call(call, sender.name)
 
 
-def logged_call(log: Any) -> DatasetCall:
+def logged_call(log: CallLog) -> DatasetCall:
     """A log of a real call as the dataset holds it; what it cannot tell is NaN."""
     unknown = np.full(len(log.telemetry), np.nan)
     columns = (
@@ -206,8 +207,6 @@ def log_files(paths: Sequence[Path]) -> list[Path]:
 
 def collect_logs(config: CollectConfig) -> tuple[Path, int]:
     """Read logs into a dataset; returns its folder and how many could not be read."""
-    from bwe_env.logs import read_call_log
-
     calls, digests, refused = [], [], 0
     for path in log_files(config.logs):
         try:
