@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bwe_env.sim._jit import kernel
 
@@ -50,3 +53,18 @@ def scaled(value: float, low: float, high: float, is_log: bool, span: float) -> 
     if is_log:
         return 2.0 * math.log(bounded / low) / span - 1.0
     return 2.0 * (bounded - low) / span - 1.0
+
+
+def unscaled(feature: Feature, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Values of a feature in its unit, from [-1, 1]: undoes `scaled`.
+
+    What was clipped comes back as the end of the range. From float32 the numbers have a relative
+    error of some 1e-6 on a logarithmic scale.
+
+    Args:
+        values: of any shape.
+    """
+    share = (np.asarray(values, dtype=np.float64) + 1.0) / 2.0
+    if feature.scale == "log":
+        return feature.low * np.exp(share * feature.span)
+    return feature.low + share * feature.span
