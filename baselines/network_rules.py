@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.feature_scale import unscaled
-from bwe_env.labels import NETWORK_CLASSES
 from bwe_env.network_features import DENSE_FEATURES, DENSE_NAMES
 
 Dense = NDArray[np.float32]
 """window features, shape (n, NUM_DENSE), or (NUM_DENSE,) of one call"""
 Floats = NDArray[np.float64]
 
-#: A mean media packet on the wire, to count a backlog in. Ours; a score's order is the same for any.
+#: A mean media packet on the wire, to count a backlog in. Ours; the order of scores does not
+#: depend on it.
 PACKET_BYTES = 1000.0
-#: Shares are counted in doublings from here on: one bin of a window of 100.
-LEAST_SHARE = 0.01
+#: Doublings are counted from here on; what is 0 or negative has none. Ours: some way below the
+#: smallest share that occurs, one bin of 100 or one packet of 500.
+LEAST = 0.001
 
 
 class ScoreRule(Protocol):
@@ -45,6 +46,11 @@ class ClassRule(Protocol):
         """Position of the class among the task's, shape (n,)."""
 
 
+def answers(rule: ScoreRule | ClassRule, dense: Dense) -> NDArray[Any]:
+    """What a rule says: scores, or classes."""
+    return rule.classify(dense) if hasattr(rule, "classify") else rule.score(dense)
+
+
 def measured(dense: Dense, name: str) -> Floats:
     """A feature in its unit, shape (n,)."""
     index = DENSE_NAMES.index(name)
@@ -56,7 +62,7 @@ def doublings(values: Floats, threshold: float, limit: float) -> Floats:
 
     A graded "is above the threshold": 0 on it, 1 at twice, -1 at half of it.
     """
-    bounded: Floats = np.clip(np.log2(np.maximum(values, LEAST_SHARE) / threshold), -limit, limit)
+    bounded: Floats = np.clip(np.log2(np.maximum(values, LEAST) / threshold), -limit, limit)
     return bounded
 
 
@@ -100,7 +106,8 @@ class ZigZagRule:
 
     ZigZag, the same paper of Cen, Cosman and Voelker: with the mean and deviation of the relative
     one-way trip time, one packet is lost by chance below ``mean - deviation``, two below ``mean -
-    deviation / 2``, more below ``mean``; here the mean run of losses goes between.
+    deviation / 2``, three below ``mean``, more below ``mean - deviation / 2`` again; here the mean
+    run of losses goes between.
     """
 
     deviations: float = 1.0
@@ -110,7 +117,8 @@ class ZigZagRule:
         run = measured(dense, "loss_run_1s")
         spread_ms = measured(dense, "queue_delay_sd_w")
         below_ms = measured(dense, "queue_delay_w") - measured(dense, "loss_delay_1s")
-        return below_ms / spread_ms - self.deviations * np.clip((3.0 - run) / 2.0, 0.0, 1.0)
+        needed = np.interp(run, [1.0, 2.0, 3.0, 4.0], [1.0, 0.5, 0.0, 0.5])
+        return below_ms / spread_ms - self.deviations * needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,43 +157,45 @@ class LossRatioRule:
 class LossPointsRule:
     """Points for what speaks for chance, each counted in doublings of a threshold. Ours.
 
-    - The delay in front of the loss is not among the largest of the window (as `DelayRankRule`).
-    - That delay is small in itself: no queue stands (Biaz and Vaidya; Veno).
     - Losses begin rarely: the loss event rate, of runs per packet (RFC 5348 §5), is low. A queue
       that overflows drops again and again, a fading radio takes one long run.
+    - The delay in front of the loss is not among the largest of the window (as `DelayRankRule`).
+    - That delay is small in itself: no queue stands (as `BacklogRule`).
     - The packet lost did not follow close on another: a full queue takes what comes in a burst.
     - Little is sent. What is hardly anything fills no queue.
     """
 
-    fuller_share: float = 0.2
-    """share of the window's bins with at least the delay of the loss"""
-    delay_ms: float = 80.0
     events_ratio: float = 0.02
     """runs of losses per packet reported, 1 s"""
+    fuller_share: float = 0.1
+    """share of the window's bins with at least the delay of the loss"""
+    delay_ms: float = 80.0
     gap_ratio: float = 0.7
     """time since the packet before, over the mean time between packets"""
     sent_bps: float = 1e6
-    delay_points: float = 1.0
-    events_points: float = 1.0
-    gap_points: float = 1.0
-    sent_points: float = 1.0
-    limit_doublings: float = 3.0
+    rank_points: float = 0.5
+    delay_points: float = 0.5
+    gap_points: float = 0.5
+    sent_points: float = 0.25
+    delay_doublings: float = 3.0
+    """limit of what the two conditions on the delay count"""
+    other_doublings: float = 2.0
+    """the same of the others"""
 
     def score(self, dense: Dense) -> Floats:
-        """Sum of points; those of the delay's rank count once."""
-        limit = self.limit_doublings
-        fuller = 1.0 - measured(dense, "loss_delay_rank_1s")
+        """Sum of points; those of the loss events count once."""
         run = np.maximum(1.0, measured(dense, "loss_run_1s"))
         events_ratio = measured(dense, "loss_ratio_1s") / run
+        fuller_share = 1.0 - measured(dense, "loss_delay_rank_1s")
         delay_ms = measured(dense, "loss_delay_1s")
         gap_ratio = measured(dense, "loss_gap_w")
         sent_bps = measured(dense, "sent_rate_1s")
         return (
-            doublings(fuller, self.fuller_share, limit)
-            - self.delay_points * doublings(delay_ms, self.delay_ms, limit)
-            - self.events_points * doublings(events_ratio, self.events_ratio, limit)
-            + self.gap_points * doublings(gap_ratio, self.gap_ratio, limit)
-            - self.sent_points * doublings(sent_bps, self.sent_bps, limit)
+            -doublings(events_ratio, self.events_ratio, self.other_doublings)
+            + self.rank_points * doublings(fuller_share, self.fuller_share, self.delay_doublings)
+            - self.delay_points * doublings(delay_ms, self.delay_ms, self.delay_doublings)
+            + self.gap_points * doublings(gap_ratio, self.gap_ratio, self.other_doublings)
+            - self.sent_points * doublings(sent_bps, self.sent_bps, self.other_doublings)
         )
 
 
@@ -315,53 +325,3 @@ class BurstPointsRule:
             + self.longest_points * doublings(longest, self.longest_packets, limit)
             - self.spread_points * doublings(spread, self.lossy_share, limit)
         )
-
-
-# --- Kinds of networks ----------------------------------------------------------------------------
-
-_CLASS = {name: index for index, name in enumerate(NETWORK_CLASSES)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TypeTree:
-    """Thresholds asked one after the other, the clearest case first. Ours.
-
-    1. Slow and with the jitter of a shared radio channel: a low cellular rate.
-    2. A short way without jitter: a wire.
-    3. Delay that never goes, though the way is not slow: scheduling by satellite.
-    4. A short way: Wi-Fi in front of a wire. Else: a good cellular network.
-    """
-
-    slow_bps: float = 500e3
-    """largest rate delivered in the window"""
-    slow_variation_ms: float = 6.0
-    wire_floor_ms: float = 40.0
-    """RTT floor"""
-    wire_variation_ms: float = 6.0
-    satellite_delay_ms: float = 25.0
-    """mean queue delay of 1 s"""
-    satellite_variation_ms: float = 7.0
-    wifi_floor_ms: float = 45.0
-
-    def classify(self, dense: Dense) -> NDArray[np.int64]:
-        """Position in `bwe_env.labels.NETWORK_CLASSES`."""
-        floor_ms = measured(dense, "rtt_floor")
-        variation_ms = measured(dense, "delay_variation_w")
-        rate_bps = measured(dense, "acked_rate_max_w")
-        is_slow = (rate_bps < self.slow_bps) & (variation_ms >= self.slow_variation_ms)
-        is_wired = (floor_ms < self.wire_floor_ms) & (variation_ms < self.wire_variation_ms)
-        is_satellite = measured(dense, "queue_delay_1s") >= self.satellite_delay_ms
-        is_satellite &= variation_ms >= self.satellite_variation_ms
-        is_wifi = floor_ms < self.wifi_floor_ms
-        names = ("cellular-low", "wired", "satellite", "wifi")
-        classes = np.select(
-            [is_slow, is_wired, is_satellite, is_wifi],
-            [_CLASS[name] for name in names],
-            _CLASS["cellular-high"],
-        )
-        return classes.astype(np.int64)
-
-
-def answers(rule: ScoreRule | ClassRule, dense: Dense) -> NDArray[Any]:
-    """What a rule says: scores, or classes."""
-    return rule.classify(dense) if hasattr(rule, "classify") else rule.score(dense)
