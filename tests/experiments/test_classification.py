@@ -148,6 +148,14 @@ def test_calibration_error_by_hand() -> None:
     assert error == pytest.approx(0.5 * 0.3 + 0.5 * 0.2)
 
 
+def test_calibration_error_does_not_depend_on_the_order_of_equal_probabilities() -> None:
+    """Half of the answers to one probability of one half are yes: that is calibrated."""
+    probabilities = np.full(100, 0.5)
+    labels = np.arange(100) < 50
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.0)
+    assert expected_calibration_error(probabilities, labels[::-1]) == pytest.approx(0.0)
+
+
 def test_true_probabilities_have_a_small_calibration_error_and_shifted_ones_the_shift() -> None:
     generator = np.random.default_rng(1)
     probabilities = generator.uniform(0.2, 0.8, 30_000)
