@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -294,9 +296,7 @@ def test_intervals_hold_the_truth_about_95_percent_of_the_time_and_windows_alone
         held += interval.low <= truth <= interval.high
         alone = NetworkResamples.draw(["x"] * len(samples))
         of_windows = alone.values(
-            lambda weights, answers=scores, asked=samples: roc_auc(
-                answers, asked.labels == 1, weights
-            ),
+            partial(roc_auc, scores, samples.labels == 1),
             np.arange(len(samples)),
         )
         window_interval = interval_of(of_windows, networks=len(samples))
