@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.artifact import replace_file
+from agents.artifact import read_artifact_manifest, replace_file
 from bwe_env.errors import ArtifactError
 from bwe_env.telemetry import TELEMETRY, TELEMETRY_COLUMNS, TELEMETRY_NAMES
 from experiments.run_directory import write_json
@@ -56,7 +57,8 @@ CALL_COLUMNS = {
     "seed": "of the simulated call",
     "interval_s": "length of a bin",
 }
-_CALL_NUMBERS = ("seed", "interval_s")
+#: What reading an npz file raises where it is damaged.
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +124,24 @@ def decode_shard(content: bytes, path: Path) -> list[DatasetCall]:
             arrays = {name: archive[name] for name in archive.files}
         ends = np.cumsum(arrays["calls/bins"])
         starts = ends - arrays["calls/bins"]
+        _check_lengths(arrays, calls=len(ends), bins=int(ends[-1]) if len(ends) else 0)
         return [
             _call(arrays, index, slice(starts[index], ends[index])) for index in range(len(ends))
         ]
-    except (KeyError, ValueError, IndexError, OSError, EOFError) as error:
+    except (*_UNREADABLE, KeyError, ValueError, IndexError) as error:
         raise ArtifactError(
             f"{path} is no shard of schema {SCHEMA_VERSION} ({type(error).__name__}: {error}). "
             "Delete it; python -m experiments.collect makes it anew."
         ) from error
+
+
+def _check_lengths(arrays: dict[str, NDArray[Any]], *, calls: int, bins: int) -> None:
+    for name in (*TELEMETRY_NAMES, *TRUTH_NAMES):
+        if arrays[f"bins/{name}"].shape != (bins,):
+            raise ValueError(f"bins/{name} is not one number for each of {bins} bins")
+    for name in CALL_COLUMNS:
+        if arrays[f"calls/{name}"].shape != (calls,):
+            raise ValueError(f"calls/{name} is not one entry for each of {calls} calls")
 
 
 def _call(arrays: dict[str, NDArray[Any]], index: int, rows: slice) -> DatasetCall:
@@ -210,22 +222,18 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         ArtifactError: missing, damaged, or of another schema.
     """
     path = directory / MANIFEST_FILE
-    try:
-        manifest = json.loads(path.read_text())
-    except OSError as error:
+    manifest = read_artifact_manifest(
+        path,
+        what="dataset",
+        format_name=FORMAT,
+        remedy="python -m experiments.collect makes one.",
+    )
+    if manifest.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
-            f"no dataset in {directory}: {path.name} cannot be read ({error.strerror}). "
-            "python -m experiments.collect makes one."
-        ) from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged, it is no JSON: {error}.") from error
-    found = (manifest.get("format"), manifest.get("schema_version"))
-    if found != (FORMAT, SCHEMA_VERSION):
-        raise ArtifactError(
-            f"{path} has format and schema {found}, this version reads {(FORMAT, SCHEMA_VERSION)}. "
-            "Collect anew."
+            f"{path} is of format version {manifest.get('schema_version')!r}, this project reads "
+            f"version {SCHEMA_VERSION}. Collect anew with python -m experiments.collect."
         )
-    return dict(manifest)
+    return manifest
 
 
 def shards_of(manifest: dict[str, Any]) -> list[Shard]:

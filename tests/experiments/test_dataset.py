@@ -131,10 +131,14 @@ def with_flipped_byte() -> bytes:
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"neither zip nor npy", id="another file"),
+        pytest.param(encode_shard(CALLS)[:500], id="truncated"),
+        pytest.param(with_flipped_byte(), id="flipped"),
         pytest.param(changed(lambda arrays: arrays.pop("bins/rtt_ms")), id="column missing"),
         pytest.param(changed(lambda arrays: arrays.pop("calls/seed")), id="of calls missing"),
         pytest.param(changed(shorter("bins/rtt_ms")), id="telemetry shorter"),
+        pytest.param(changed(shorter("bins/capacity_bps")), id="truth shorter"),
         pytest.param(changed(shorter("calls/network")), id="names shorter"),
+        pytest.param(changed(shorter("calls/bins")), id="bins of no call"),
     ],
 )
 def test_what_is_no_shard_is_refused_with_the_way_to_mend_it(content: bytes) -> None:
@@ -266,7 +270,7 @@ def test_another_format_or_schema_is_refused(tmp_path: Path, name: str, value: o
         write_all(tmp_path)  # nor is it overwritten
 
 
-@pytest.mark.parametrize("text", ["{"])
+@pytest.mark.parametrize("text", ["{", "[]", "null", '"text"'])
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     write_all(tmp_path)
     (tmp_path / "manifest.json").write_text(text)
