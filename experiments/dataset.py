@@ -161,7 +161,8 @@ class DatasetWriter:
 
     Args:
         key: of everything that the content depends on.
-        recipe: for readers: what it was made of.
+        recipe: for readers: what it was made of. How many calls each split is to have stands under
+            ``counts``; without it one is enough.
     """
 
     def __init__(self, directory: Path, *, key: str, recipe: dict[str, Any]) -> None:
@@ -245,17 +246,22 @@ def read_calls(directory: str | Path, splits: Iterable[str]) -> list[DatasetCall
     """All calls of some splits, in the order of their shards.
 
     Raises:
-        ArtifactError: no dataset, a shard that is missing or damaged, or a split without calls.
+        ArtifactError: no dataset, a shard that is missing or damaged, or a split without all of its
+            calls.
     """
     folder = Path(directory)
-    wanted = set(splits)
-    shards = [s for s in shards_of(read_manifest(folder)) if s.split in wanted]
-    missing = wanted - {shard.split for shard in shards}
-    if missing:
-        raise ArtifactError(
-            f"{folder} has no calls of split {', '.join(sorted(missing))}; collecting it was "
-            "interrupted, or it holds logs. Run python -m experiments.collect again."
-        )
+    manifest = read_manifest(folder)
+    wanted = sorted(set(splits))
+    shards = [s for s in shards_of(manifest) if s.split in wanted]
+    for split in wanted:
+        found = sum(shard.calls for shard in shards if shard.split == split)
+        planned = manifest["recipe"].get("counts", {}).get(split, 1)
+        if found < planned:
+            raise ArtifactError(
+                f"{folder} has {found} calls of split {split} instead of {planned} or more; "
+                "collecting it was interrupted, or it holds logs. Run python -m "
+                "experiments.collect again with the same options."
+            )
     calls = []
     for shard in shards:
         path = folder / shard.file

@@ -248,8 +248,18 @@ def test_a_dataset_of_other_inputs_is_not_written_into(tmp_path: Path) -> None:
 
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_all(tmp_path, only=("train-000.npz",))
-    with pytest.raises(ArtifactError, match=r"no calls of split test, validation; .*collect again"):
-        read_calls(tmp_path, ["train", "validation", "test"])
+    with pytest.raises(ArtifactError, match=r"has 0 calls of split test .*collect again"):
+        read_calls(tmp_path, ["train", "test"])
+
+
+def test_half_a_split_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    """Its key is that of the whole, so that models of either would look alike."""
+    writer = DatasetWriter(tmp_path, key="k" * 64, recipe={"counts": {"train": 6}})
+    writer.write("train-000.npz", "train", calls_of("train-000.npz"))
+    with pytest.raises(ArtifactError, match=r"has 3 calls of split train instead of 6 .*again"):
+        read_calls(tmp_path, ["train"])
+    writer.write("train-001.npz", "train", calls_of("train-001.npz"))
+    assert len(read_calls(tmp_path, ["train"])) == 6
 
 
 def test_a_folder_without_a_dataset_is_told_how_to_get_one(tmp_path: Path) -> None:
