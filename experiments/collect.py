@@ -9,6 +9,7 @@ collection goes on where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -32,6 +33,7 @@ from experiments.dataset import (
     TRUTH_NAMES,
     DatasetCall,
     DatasetWriter,
+    encode_shard,
     read_manifest,
     shards_of,
 )
@@ -207,7 +209,7 @@ def log_files(paths: Sequence[Path]) -> list[Path]:
 
 def collect_logs(config: CollectConfig) -> tuple[Path, int]:
     """Read logs into a dataset; returns its folder and how many could not be read."""
-    calls, digests, refused = [], [], 0
+    calls, refused = [], 0
     for path in log_files(config.logs):
         try:
             log = read_call_log(path)
@@ -218,19 +220,16 @@ def collect_logs(config: CollectConfig) -> tuple[Path, int]:
         for warning in log.warnings:
             print(f"warning: {path.name}: {warning}", file=sys.stderr)
         calls.append(logged_call(log))
-        digests.append(f"{log.name} {log.source}")
         print(f"{path.name}: {log.source}, {len(log.telemetry)} bins of {log.interval_s:g} s")
     if not calls:
         raise ArtifactError("none of the logs could be read; see the messages above.")
-    key = fingerprint({"logs": digests, "schema_version": SCHEMA_VERSION, "bytes": _sizes(config)})
+    content = hashlib.sha256(encode_shard(calls)).hexdigest()
+    recipe = {"content": content, "logs": [f"{call.network} {call.source}" for call in calls]}
+    key = fingerprint({**recipe, "schema_version": SCHEMA_VERSION})
     directory = config.out or DATASETS / f"logs-{key[:12]}"
-    writer = DatasetWriter(directory, key=key, recipe={"logs": digests})
+    writer = DatasetWriter(directory, key=key, recipe=recipe)
     writer.write("logs-000.npz", "logs", calls)
     return directory, refused
-
-
-def _sizes(config: CollectConfig) -> list[int]:
-    return [path.stat().st_size for path in log_files(config.logs)]
 
 
 def collect(config: CollectConfig) -> int:

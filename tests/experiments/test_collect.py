@@ -313,6 +313,19 @@ def test_logs_become_the_split_logs_and_those_that_cannot_be_read_are_told(
 
 
 @pytest.mark.usefixtures("reads_logs")
+def test_a_dataset_of_logs_is_known_by_what_is_in_them(tmp_path: Path) -> None:
+    """Not by their names and sizes: a model's run would take the changed one for its own."""
+    log = tmp_path / "a.json"
+    keys = []
+    for content in (b"2", b"3", b"2"):
+        log.write_bytes(content)
+        out = tmp_path / f"out-{len(keys)}"
+        assert main(["--logs", str(log), "--out", str(out)]) == 0
+        keys.append(read_manifest(out)["key"])
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.usefixtures("reads_logs")
 @pytest.mark.parametrize("content", [None, b"?"])
 def test_no_log_at_all_is_an_error(
     content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
