@@ -95,7 +95,7 @@ def test_calls_depend_neither_on_threads_nor_on_shards_nor_on_an_interruption(
     small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect, "SHARD_CALLS", 5)
-    config = CollectConfig(**COUNTS, out=tmp_path / "calls", threads=1)
+    config = CollectConfig(train=12, validation=8, test=8, out=tmp_path / "calls", threads=1)
     write, written = DatasetWriter.write, list[str]()
 
     def interrupted(
@@ -135,7 +135,7 @@ def test_only_what_is_not_whole_is_simulated_again_and_gives_the_same_bytes(
         return simulate(networks, threads)
 
     monkeypatch.setattr(collect, "_simulate", counted)
-    config = CollectConfig(**COUNTS, out=copy, threads=1)
+    config = CollectConfig(train=12, validation=8, test=8, out=copy, threads=1)
     collect_simulated(config, quiet=True)
     assert simulated == [network.name for network in collected_networks("test", 8)]
     assert contents(copy) == contents(small_dataset)
@@ -316,7 +316,7 @@ def test_logs_become_the_split_logs_and_those_that_cannot_be_read_are_told(
 def test_a_dataset_of_logs_is_known_by_what_is_in_them(tmp_path: Path) -> None:
     """Not by their names and sizes: a model's run would take the changed one for its own."""
     log = tmp_path / "a.json"
-    keys = []
+    keys: list[str] = []
     for content in (b"2", b"3", b"2"):
         log.write_bytes(content)
         out = tmp_path / f"out-{len(keys)}"
