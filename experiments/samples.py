@@ -27,7 +27,7 @@ from bwe_env.labels import (
     loss_episodes,
     random_loss_labels,
 )
-from bwe_env.network_features import NUM_SERIES, call_features
+from bwe_env.network_features import BIN_S, NUM_SERIES, call_features
 from experiments.dataset import DatasetCall
 
 #: Windows per call that are learnt from. Neighbours 0.1 s apart teach little. Ours.
@@ -161,9 +161,11 @@ def _network_type(call: DatasetCall, learn: bool) -> Chosen | None:
     if call.network_class not in NETWORK_CLASSES:
         return None
     bins = np.arange(TYPE_STRIDE - 1, len(call.telemetry), TYPE_STRIDE)
-    if learn and len(bins):
-        moved = bins + _generator("network_type", call).integers(0, TYPE_STRIDE, len(bins))
-        bins = moved[moved < len(call.telemetry)]
+    if learn:
+        generator = _generator("network_type", call)
+        moved = bins + generator.integers(0, TYPE_STRIDE, len(bins))
+        inside = moved[moved < len(call.telemetry)]
+        bins = _thinned(inside, LEARN_PER_CALL["network_type"], generator)
     label = NETWORK_CLASSES.index(call.network_class)
     return Chosen(
         bins=bins, labels=np.full(len(bins), label), is_special=np.zeros(len(bins), dtype=np.bool_)
@@ -203,9 +205,10 @@ def make_samples(
         window_bins: of the model; that of the task by default.
 
     Raises:
-        ArtifactError: no call has a window of this task.
+        ArtifactError: no call has a window of this task, or a call's bins are not of 0.1 s.
+        UnknownNameError: no such task; the known ones are listed.
     """
-    bins = window_bins or task_of(task).window_bins
+    bins = task_of(task).window_bins if window_bins is None else window_bins
     names = sorted({call.network for call in calls})
     type_of = {call.network: call.network_type for call in calls}
     padding = np.full((bins - 1, NUM_SERIES), -1.0, dtype=np.float32)
@@ -215,6 +218,11 @@ def make_samples(
     }
     dense = []
     for index, call in enumerate(calls):
+        if call.interval_s != BIN_S:
+            raise ArtifactError(
+                f"{call.network!r} has bins of {call.interval_s:g} s, features are of bins of "
+                f"{BIN_S:g} s: they would mean something else. Collect it anew in such bins."
+            )
         chosen = CHOOSE[task](call, learn)
         if chosen is None or len(chosen.bins) == 0:
             continue

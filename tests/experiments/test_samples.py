@@ -135,7 +135,7 @@ def test_windows_of_a_call_hang_on_that_call_alone(task: str, calls: list[Datase
         assert of_call(backwards, len(calls) - 1 - index) == of_call(both, index)
 
 
-@pytest.mark.parametrize("task", ["random_loss", "congestion", "bursty_loss"])
+@pytest.mark.parametrize("task", TASKS)
 def test_no_call_teaches_more_windows_than_its_share(task: str) -> None:
     call = quiet_call("a", bins=3000, loss_process="bursty")
     lose(call, np.arange(0, 3000, 3), by_chance=3)
@@ -312,3 +312,9 @@ def test_nothing_to_ask_and_unknown_tasks_are_refused() -> None:
         make_samples("bursty_loss", [quiet_call("a")], learn=True)
     with pytest.raises(UnknownNameError, match="random_loss"):
         make_samples("randomloss", [quiet_call("a")], learn=True)
+
+
+def test_bins_of_another_length_are_refused() -> None:
+    """Features count bins of 0.1 s; others would be taken for a call at another speed."""
+    with pytest.raises(ArtifactError, match=r"'a' has bins of 0\.05 s"):
+        make_samples("congestion", [quiet_call("a", interval_s=0.05)], learn=True)
