@@ -50,18 +50,19 @@ class FitConfig:
     """one model each"""
     dataset: Path | None = None
     """a folder made by experiments.collect; by default that of its own defaults, made if missing"""
-    epochs: int = 20
+    epochs: int = 24
     """at most, over the windows"""
     patience: int = 4
     """epochs without a better validation loss before training stops"""
     batch_size: int = 512
-    """windows per step, of each task"""
+    """windows per step of the task with most of them"""
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     onnx: bool = False
     """write network_model.onnx, too (needs the export extra)"""
-    torch_threads: int = 2
-    """the last bits of the weights depend on it"""
+    torch_threads: int = 1
+    """an LSTM this small gains little from a second one; the last bits of the weights depend on
+    it"""
     runs_dir: Path = Path("runs")
     """where run directories are made"""
     resume: Path | None = None

@@ -229,13 +229,13 @@ def _tuned_rule(study: Study, task: str) -> Any:
     train = make_samples(task, study.calls["train"], learn=True)
     if task == "congestion":
         train = subset_of(train, train.is_special)  # the headline's windows
-    once = np.ones((1, len(train)))
 
-    def objective(answers: NDArray[Any]) -> float:
+    def objective(answers: NDArray[Any], labels: NDArray[np.int64]) -> float:
+        once = np.ones((1, len(labels)))
         if task_of(task).is_binary:
-            return float(pr_auc(answers, train.labels == 1, once)[0])
+            return float(pr_auc(answers, labels == 1, once)[0])
         classes = len(task_of(task).classes)
-        return float(macro_f1(answers, train.labels, once, classes)[0])
+        return float(macro_f1(answers, labels, once, classes)[0])
 
     return tune(task, train.dense, train.labels, objective)
 
@@ -259,7 +259,7 @@ def _study_task(study: Study, task: str) -> None:
     }
     if task == "random_loss":
         train = make_samples(task, study.calls["train"], learn=True)
-        control = BitrateControl.fit(train.dense, train.labels == 1)
+        control = BitrateControl.fit(train.dense, train.labels)
         contestants[BITRATE] = lambda part: [control.score(part.dense)]
     for inputs, name in ABLATIONS.items():
         other = study.run(task, inputs)
