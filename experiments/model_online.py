@@ -6,7 +6,6 @@ they speak of has passed, and nobody acts on them, since acting erases its own p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.network_model import NetworkModel
 from agents.online_models import OnlineModels
 from baselines.oracle import Oracle
 from bwe_env.labels import CongestionLabels, congestion_labels
@@ -196,47 +194,3 @@ def _congestion_of(call: RecordedCall) -> tuple[float, float]:
     positive = float(labels.is_positive[scored].mean()) if scored.any() else float("nan")
     queue_lost = float(call.steps["reported_congestion_packets"].sum())
     return positive, queue_lost / max(1.0, float(reported.sum()))
-
-
-# --- Cost -----------------------------------------------------------------------------------------
-
-
-def inference_ms(
-    models: Sequence[NetworkModel], networks: Sequence[Network], *, num_envs: int = 64
-) -> tuple[float, float]:
-    """Milliseconds per interval of `num_envs` calls: of the models, and of the simulation alone.
-
-    Both are medians over the intervals of the same calls in one process, the simulation on one
-    thread, features included in the models' share.
-    """
-    watched = _Stopwatch(OnlineModels(models))
-    chosen = [networks[index % len(networks)] for index in range(num_envs)]
-    started = time.perf_counter()
-    list(record_calls(chosen, "gcc", batch_size=num_envs))  # compiles, and warms caches
-    started = time.perf_counter()
-    calls = list(record_calls(chosen, "gcc", batch_size=num_envs))
-    alone_s = time.perf_counter() - started
-    intervals = max(len(call.telemetry) for call in calls)
-    list(record_calls(chosen, "gcc", batch_size=num_envs, network_models=watched))
-    return 1e3 * float(np.median(watched.seconds)), 1e3 * alone_s / intervals
-
-
-class _Stopwatch:
-    """Network models that are timed."""
-
-    def __init__(self, models: OnlineModels) -> None:
-        self._models = models
-        self.outputs = models.outputs
-        self.seconds: list[float] = []
-
-    def reset(self, num_envs: int) -> None:
-        self._models.reset(num_envs)
-
-    def restart(self, env: int) -> None:
-        self._models.restart(env)
-
-    def update(self, telemetry: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[np.float32]:
-        started = time.perf_counter()
-        outputs = self._models.update(telemetry, active)
-        self.seconds.append(time.perf_counter() - started)
-        return outputs
