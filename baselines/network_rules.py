@@ -304,7 +304,9 @@ class BurstPointsRule:
     """
 
     run_excess: float = 1.3
+    """mean run of 1 s over that of independent losses"""
     run_excess_w: float = 1.3
+    """the same in the window"""
     longest_packets: float = 3.0
     lossy_share: float = 0.45
     """of the window's bins"""

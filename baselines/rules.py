@@ -48,15 +48,17 @@ Rule = ScoreRule | ClassRule
 Objective = Callable[[NDArray[Any], NDArray[np.int64]], float]
 
 #: Windows that thresholds are searched on, evenly spread over those given; the candidates meet on
-#: all of them. A threshold among a few does not need more, and a search stays below a minute. Ours.
+#: all of them. Few thresholds do not need more, and a search stays below a minute. Ours.
 SEARCH_WINDOWS = 40_000
 #: Settings of a grid that are tried: all, or so many drawn at random where there are more, which
 #: finds what matters sooner than a coarser grid (Bergstra and Bengio, JMLR 13, 2012). Ours.
 GRID_SETTINGS = 300
-#: The best of them, each of which is refined, as one alone may lead nowhere. Ours.
-STARTS = 4
-#: Steps of the refinement, in distances of neighbours on the grid. Ours.
-REFINEMENT_STEPS = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25)
+#: The best of them, from each of which the grid is walked, as one alone may lead nowhere. Ours.
+STARTS = 8
+#: Steps of the walks over the grid, and of the refinement of the best of them, in distances of
+#: neighbours on the grid; each goes once through all parameters. Ours.
+GRID_STEPS = (1.0,) * 4
+REFINEMENT_STEPS = (0.5,) * 4 + (0.25,) * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,7 @@ RULES: dict[str, tuple[Candidate, ...]] = {
             grid={
                 "limit_doublings": (0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
                 "window_points": _POINTS,
-                "longest_points": _POINTS,
+                "longest_points": (0.0, 0.0625, *_POINTS[1:]),
                 "run_excess": (1.0, 1.2, 1.4, 1.7, 2.0, 3.0),
                 "run_excess_w": (1.0, 1.2, 1.4, 1.7, 2.0, 3.0),
                 "longest_packets": (1.5, 2.0, 3.0, 4.0, 6.0, 8.0),
@@ -226,8 +228,8 @@ def _tuned(
 
     ends = [len(grid) - 1.0 for grid in candidate.grid.values()]
 
-    def refined(best: tuple[float, ...]) -> tuple[float, ...]:
-        for step in REFINEMENT_STEPS:
+    def walked(best: tuple[float, ...], steps: Sequence[float]) -> tuple[float, ...]:
+        for step in steps:
             for index, end in enumerate(ends):
                 here = best[index]
                 tried = {min(end, max(0.0, here + move)) for move in (-step, step)}
@@ -238,8 +240,8 @@ def _tuned(
         return best
 
     starts = sorted(_settings(candidate), key=value, reverse=True)[:STARTS]
-    best = max(map(refined, starts), key=value)
-    return candidate.at(best)
+    best = max((walked(start, GRID_STEPS) for start in starts), key=value)
+    return candidate.at(walked(best, REFINEMENT_STEPS))
 
 
 def _settings(candidate: Candidate) -> list[tuple[float, ...]]:
