@@ -238,8 +238,13 @@ class CongestionPointsRule:
     - The last second loses, and the seconds before it did.
     - More is sent than the window has ever seen delivered.
     - The RTT is on its way up (as `PredictedRttRule`).
+
+    A window without a spike of the RTT ranks below every one with: by definition
+    (`bwe_env.labels`) it has no congestion to come.
     """
 
+    spike_share: float = 0.0375
+    """of the window's bins; between one and the two bins that make a spike, of a window of 4 s"""
     lossy_share: float = 0.1
     """of the window's bins"""
     loss_ratio: float = 0.015
@@ -264,13 +269,17 @@ class CongestionPointsRule:
         rise_ms = PredictedRttRule(horizon_s=self.horizon_s).score(dense)
         now, before = measured(dense, "loss_ratio_1s"), measured(dense, "loss_ratio_before")
         sent = measured(dense, "sent_over_acked_max")
-        return (
+        points = (
             doublings(measured(dense, "lossy_bins_w"), self.lossy_share, limit)
             + self.loss_points * doublings(now, self.loss_ratio, limit)
             + self.before_points * doublings(before, self.before_ratio, limit)
             + self.sent_points * doublings(sent, self.sent_over_delivered, limit)
             + self.rtt_points * doublings(rise_ms, self.rtt_rise_ms, limit)
         )
+        weights = 1.0 + self.loss_points + self.before_points + self.sent_points + self.rtt_points
+        has_spike = measured(dense, "spike_bins_w") >= self.spike_share
+        # Points lie between -limit and limit times the weights; three limits lead out of there.
+        return np.where(has_spike, points, points - 3.0 * limit * weights)
 
 
 # --- Bursts of random loss ------------------------------------------------------------------------
@@ -299,7 +308,7 @@ class BurstPointsRule:
 
     - Runs of the last second, over those that independent losses of that ratio would make.
     - Runs of the window, likewise: the label is of the process, not of the second.
-    - The longest run of the window.
+    - The longest run of the window; it also parts windows whose runs are all at the limit.
     - Few bins have a loss: chance without memory spreads its losses.
     """
 

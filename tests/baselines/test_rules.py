@@ -112,6 +112,7 @@ LOSS = {
 }
 #: All on their thresholds; the rise of 90 ms grows by 20 ms/s for half a second.
 CONGESTION = {
+    "spike_bins_w": 0.5,
     "lossy_bins_w": 0.1,
     "loss_ratio_1s": 0.015,
     "loss_ratio_before": 0.01,
@@ -156,6 +157,9 @@ BURSTS = {
         (CongestionPointsRule(), {**CONGESTION, "loss_ratio_before": 0.005}, -0.5),
         (CongestionPointsRule(), {**CONGESTION, "sent_over_acked_max": 1.8}, 1.0),
         (CongestionPointsRule(), {**CONGESTION, "rtt_slope_1s": 220.0}, 0.3),
+        # Three limits of 2 doublings, times weights of 1 + 1 + 0.5 + 1 + 0.3.
+        (CongestionPointsRule(), {**CONGESTION, "spike_bins_w": 1 / 40}, -3.0 * 2.0 * 3.8),
+        (CongestionPointsRule(), {**CONGESTION, "spike_bins_w": 2 / 40}, 0.0),
         (MeanRunRule(), {"loss_run_1s": 3.5}, 1.5),
         (MeanRunRule(), {"loss_run_1s": 1.0}, -1.0),
         (BurstPointsRule(), BURSTS, np.log2(1.5) + 0.5),
@@ -235,6 +239,14 @@ def test_typical_values_are_the_medians_of_each_class_and_a_missing_class_keeps_
     measured_rule = TypicalValuesRule.measure(dense, np.array([0, 0, 0, 2, 2, 2]))
     default = TypicalValuesRule().floor_ms
     assert measured_rule.floor_ms == (200.0, default[1], 20.0, *default[3:])
+
+
+def test_no_window_without_a_spike_ranks_above_one_with() -> None:
+    dense = random_windows(2000)
+    has_spike = measured(dense, "spike_bins_w") >= CongestionPointsRule().spike_share
+    scores = CongestionPointsRule().score(dense)
+    assert 0 < has_spike.sum() < 2000
+    assert scores[~has_spike].max() < scores[has_spike].min()
 
 
 # --- What every rule keeps ------------------------------------------------------------------------
