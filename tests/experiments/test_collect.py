@@ -277,7 +277,7 @@ def reads_logs(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ArtifactError(f"{path.name} is no log.")
         return fake_log(path)
 
-    monkeypatch.setattr("bwe_env.logs.read_call_log", read, raising=False)
+    monkeypatch.setattr(collect, "read_call_log", read)
 
 
 def test_what_a_log_cannot_tell_is_nan_and_its_causes_unknown(tmp_path: Path) -> None:
