@@ -26,7 +26,7 @@ from experiments.classification import (
     pr_auc,
     roc_auc,
 )
-from experiments.model_training import predict
+from experiments.model_training import predict, task_columns
 from experiments.samples import Samples
 from experiments.stats import Interval
 
@@ -209,10 +209,9 @@ def _single_score(
 ) -> float:
     import torch
 
-    first = model.config.outputs.index(task_of(task).outputs[0])
     with torch.inference_mode():
         outputs = model(torch.from_numpy(series), torch.from_numpy(dense)).numpy()
-    outputs = outputs[:, first : first + len(task_of(task).outputs)]
+    outputs = outputs[:, task_columns(model, task)]
     once = np.ones((1, len(labels)))
     if task_of(task).is_binary:
         return float(roc_auc(outputs[:, 0], labels == 1, once)[0])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.network_model import NetworkModel, NetworkModelConfig
+from agents.network_tasks import task_of
 from bwe_env.errors import ConfigError
 from experiments.samples import Samples
 
@@ -73,6 +74,16 @@ class TaskWindows:
         return len(self.labels) / (classes * counts)
 
 
+def _windows_of(samples: Samples, config: NetworkModelConfig) -> TaskWindows:
+    if samples.window_bins != config.window_bins:
+        raise ConfigError(
+            f"{samples.task}: windows of {samples.window_bins} bins, but the model sees "
+            f"{config.window_bins}; cut them by make_samples(..., "
+            f"window_bins={config.window_bins})."
+        )
+    return TaskWindows(samples)
+
+
 def task_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy with class weights; one column of logits is yes or no."""
     if logits.shape[-1] == 1:
@@ -85,9 +96,8 @@ def task_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (losses * weight).sum() / weight.sum()
 
 
-def _num_classes(model: NetworkModel, task: str) -> int:
-    outputs = {t.name: len(t.outputs) for t in model.tasks}[task]
-    return 2 if outputs == 1 else outputs
+def _num_classes(task: str) -> int:
+    return max(2, len(task_of(task).classes))
 
 
 @torch.inference_mode()
@@ -100,16 +110,31 @@ def all_logits(model: NetworkModel, windows: TaskWindows) -> Tensor:
     return torch.cat(parts)
 
 
+def task_columns(model: NetworkModel, task: str) -> slice:
+    """Where a model's probabilities have those of one of its tasks.
+
+    Raises:
+        ConfigError: it is none of the model's.
+    """
+    if task not in model.config.tasks:
+        raise ConfigError(
+            f"the model does not answer {task!r} but {', '.join(model.config.tasks)}. Train one "
+            f"with python -m experiments.fit --task {task}."
+        )
+    outputs = task_of(task).outputs
+    first = model.config.outputs.index(outputs[0])
+    return slice(first, first + len(outputs))
+
+
 @torch.inference_mode()
 def predict(model: NetworkModel, samples: Samples) -> NDArray[np.float32]:
-    """Calibrated probabilities of the samples' task, shape (n, outputs of the task)."""
-    windows = TaskWindows(samples)
-    first = 0
-    for task in model.tasks:
-        if task.name == samples.task:
-            break
-        first += len(task.outputs)
-    columns = slice(first, first + len(task.outputs))
+    """Calibrated probabilities of the samples' task, shape (n, outputs of the task).
+
+    Raises:
+        ConfigError: the model has no such task, or sees windows of another length.
+    """
+    windows = _windows_of(samples, model.config)
+    columns = task_columns(model, samples.task)
     parts = [
         model(*windows.batch(rows)[:2])[:, columns]
         for rows in torch.arange(len(windows)).split(EVALUATION_BATCH)
@@ -186,13 +211,16 @@ def train_model(
         train: windows to learn from, by task.
         validation: windows of other networks, to stop and calibrate on.
         on_epoch: called with the number of each epoch, from 1, and its losses.
+
+    Raises:
+        ConfigError: windows of another length than the model sees.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = NetworkModel(config)
-    windows = {name: TaskWindows(train[name]) for name in config.tasks}
-    held_out = {name: TaskWindows(validation[name]) for name in config.tasks}
-    weights = {name: w.class_weights(_num_classes(model, name)) for name, w in windows.items()}
+    windows = {name: _windows_of(train[name], config) for name in config.tasks}
+    held_out = {name: _windows_of(validation[name], config) for name in config.tasks}
+    weights = {name: w.class_weights(_num_classes(name)) for name, w in windows.items()}
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )

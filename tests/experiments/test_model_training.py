@@ -25,15 +25,17 @@ from experiments.model_training import (
 )
 from experiments.samples import Samples
 
+#: Enough to tell two trainings apart.
+SHORT = Training(epochs=2, batch_size=128)
 BOTH = ("congestion", "network_type")
 #: Enough to learn what `planted` has, in a second.
-QUICK = Training(epochs=6, patience=6, batch_size=128, learning_rate=1e-2)
+QUICK = Training(epochs=5, patience=5, batch_size=64, learning_rate=2e-2)
 
 
 def planted(
     task: str,
     *,
-    count: int = 600,
+    count: int = 300,
     seed: int = 0,
     window_bins: int | None = None,
     noise: float = 0.3,
@@ -71,7 +73,7 @@ def planted(
     )
 
 
-def data(tasks: tuple[str, ...], *, seed: int = 0, count: int = 600) -> dict[str, Samples]:
+def data(tasks: tuple[str, ...], *, seed: int = 0, count: int = 300) -> dict[str, Samples]:
     bins = window_of(tasks)
     return {task: planted(task, seed=seed, count=count, window_bins=bins) for task in tasks}
 
@@ -81,7 +83,7 @@ def trained(
 ) -> model_training.TrainedModel:
     config = NetworkModelConfig(tasks=tasks)
     return train_model(
-        config, data(tasks), data(tasks, seed=1, count=300), training=training, seed=seed
+        config, data(tasks), data(tasks, seed=1, count=200), training=training, seed=seed
     )
 
 
@@ -114,7 +116,7 @@ def test_all_heads_of_a_model_of_several_tasks_learn() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
-    first, again, other = trained(seed=3), trained(seed=3), trained(seed=4)
+    first, again, other = (trained(seed=seed, training=SHORT) for seed in (3, 3, 4))
     torch.rand(7)  # what anybody else draws changes nothing
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
@@ -129,9 +131,9 @@ def test_training_does_not_look_at_the_order_or_number_of_validation_windows() -
     """They decide when to stop and how to calibrate, and never the course of the weights."""
     config = NetworkModelConfig(tasks=("congestion",))
     losses = []
-    for count in (300, 150):
+    for count in (100, 50):
         held_out = data(("congestion",), seed=1, count=count)
-        result = train_model(config, data(("congestion",)), held_out, training=QUICK, seed=0)
+        result = train_model(config, data(("congestion",)), held_out, training=SHORT, seed=0)
         losses.append([row["train/loss"] for row in result.history])
     assert losses[0] == losses[1]
 
@@ -181,7 +183,7 @@ def test_the_best_of_all_epochs_has_the_loss_that_is_told() -> None:
     result = trained(training=Training(epochs=4, patience=4, batch_size=128))
     losses = [row["validation/loss"] for row in result.history]
     assert result.validation_loss == min(losses) == losses[result.best_epoch - 1]
-    held_out = TaskWindows(data(("congestion",), seed=1, count=300)["congestion"])
+    held_out = TaskWindows(data(("congestion",), seed=1, count=200)["congestion"])
     train = TaskWindows(data(("congestion",))["congestion"])
     logits = all_logits(result.model, held_out)
     loss = float(task_loss(logits, held_out.labels, train.class_weights(2)))
@@ -306,6 +308,17 @@ def test_predictions_do_not_depend_on_how_many_windows_are_computed_at_once(
     np.testing.assert_allclose(predict(model, samples), whole, rtol=1e-5)
     rows = np.arange(100) % 3 == 0
     np.testing.assert_allclose(predict(model, subset_of(samples, rows)), whole[rows], rtol=1e-5)
+
+
+def test_windows_that_the_model_was_not_made_for_are_refused() -> None:
+    model = NetworkModel(NetworkModelConfig(tasks=BOTH)).eval()
+    with pytest.raises(ConfigError, match=r"windows of 40 bins, .* 100; .*window_bins=100"):
+        predict(model, planted("congestion"))
+    with pytest.raises(ConfigError, match="does not answer 'random_loss'"):
+        predict(model, planted("random_loss"))
+    short = {task: planted(task) for task in BOTH}
+    with pytest.raises(ConfigError, match=r"congestion: windows of 40 bins, .* 100;"):
+        train_model(model.config, short, short, training=QUICK, seed=0)
 
 
 @pytest.mark.parametrize(
