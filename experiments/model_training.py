@@ -213,7 +213,8 @@ def train_model(
         on_epoch: called with the number of each epoch, from 1, and its losses.
 
     Raises:
-        ConfigError: windows of another length than the model sees.
+        ConfigError: windows of another length than the model sees, or a loss that was never a
+            number.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -247,6 +248,11 @@ def train_model(
             best = copy.deepcopy(model.state_dict())
         elif epoch - result.best_epoch >= training.patience:
             break
+    if result.best_epoch == 0:
+        raise ConfigError(
+            f"the validation loss of {result.epochs} epochs was never a number. Give a smaller "
+            "--learning-rate; if that does not help, the windows hold a NaN."
+        )
     model.load_state_dict(best)
     model.eval()
     _calibrate(model, held_out)

@@ -191,6 +191,19 @@ def test_the_best_of_all_epochs_has_the_loss_that_is_told() -> None:
     assert loss == pytest.approx(result.validation_loss, rel=1e-6)
 
 
+def test_a_loss_that_is_no_number_is_an_error_and_not_a_model() -> None:
+    broken = data(("congestion",), count=60)
+    broken["congestion"].dense[3, 0] = np.nan
+    with pytest.raises(ConfigError, match="validation loss .* never a number"):
+        train_model(
+            NetworkModelConfig(tasks=("congestion",)),
+            broken,
+            data(("congestion",), seed=1, count=60),
+            training=Training(epochs=2, patience=2, batch_size=32),
+            seed=0,
+        )
+
+
 # --- Losses ---------------------------------------------------------------------------------------
 
 
