@@ -70,6 +70,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
+        if self.dataset is not None:
+            object.__setattr__(self, "dataset", Path(self.dataset))  # text in config.json
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds={self.seeds} must be different whole numbers, 0 or more.")
         if self.torch_threads < 1:
