@@ -105,14 +105,18 @@ class FitData:
     validation: dict[str, Samples] = field(default_factory=dict)
 
 
-def load_data(config: FitConfig) -> FitData:
-    """Collect if need be, and cut the windows."""
+def dataset_of(config: FitConfig) -> Path:
+    """The folder of the dataset, collected if need be."""
+    if config.dataset is not None:
+        return config.dataset
+    print("dataset: looking for one, or collecting it (under two minutes) …", flush=True)
+    return collect_simulated(CollectConfig())
+
+
+def load_data(config: FitConfig, dataset: Path) -> FitData:
+    """Cut the windows."""
     from experiments.samples import make_samples
 
-    dataset = config.dataset
-    if dataset is None:
-        print("dataset: looking for one, or collecting it (under two minutes) …", flush=True)
-        dataset = collect_simulated(CollectConfig())
     data = FitData(dataset=dataset, key=read_manifest(dataset)["key"])
     window_bins = window_of(config.tasks)
     for split, samples in (("train", data.train), ("validation", data.validation)):
@@ -130,8 +134,12 @@ def fit(config: FitConfig) -> int:
     if config.resume is not None:
         run = RunDirectory.open(config.resume)
         config = dataclasses.replace(run.load_config(FitConfig), resume=config.resume)
+    config.training()  # refuses what it cannot be before any work is done
+    dataset = dataset_of(config)
+    if config.resume is not None:
+        _check_dataset(run, dataset)
     torch.set_num_threads(config.torch_threads)
-    data = load_data(config)
+    data = load_data(config, dataset)
     if config.resume is None:
         run = RunDirectory.create(
             config.runs_dir,
@@ -141,7 +149,6 @@ def fit(config: FitConfig) -> int:
             networks={"dataset": data.key},
         )
     else:
-        run.check_same(networks={"dataset": data.key})
         run.note_resume()
     for seed in config.seeds:
         folder = run.path / f"seed-{seed}"
@@ -151,6 +158,17 @@ def fit(config: FitConfig) -> int:
         _fit_seed(config, data, run, seed)
     print(f"models: {run.path}; score them with python -m experiments.report models {run.path}")
     return 0
+
+
+def _check_dataset(run: RunDirectory, dataset: Path) -> None:
+    run.check_same()
+    before, now = run_key(run.path), str(read_manifest(dataset)["key"])
+    if before != now:
+        raise ArtifactError(
+            f"{run.path} was fitted on dataset {before[:12]}, {dataset} is {now[:12]}: its seeds "
+            "would not compare. Restore the dataset (or the commit that collected it, named in "
+            "run.json), or start a new run."
+        )
 
 
 def _fit_seed(config: FitConfig, data: FitData, run: RunDirectory, seed: int) -> None:
@@ -236,13 +254,13 @@ def model_folders(run: Path) -> list[Path]:
     Raises:
         ArtifactError: it has none.
     """
-    folders = sorted(path.parent for path in run.glob("seed-*/network_model.json"))
+    folders = [path.parent for path in run.glob("seed-*/network_model.json")]
     if not folders:
         raise ArtifactError(
             f"{run} holds no network models; python -m experiments.fit makes such runs, and "
             f"--resume {run} goes on with one that was interrupted."
         )
-    return folders
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-")))
 
 
 def run_key(run: Path) -> str:

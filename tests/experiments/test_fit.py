@@ -12,14 +12,14 @@ import pytest
 
 from agents.network_model import load_network_model, read_network_manifest
 from agents.network_tasks import TASKS, window_of
-from bwe_env.errors import ConfigError
+from bwe_env.errors import ArtifactError, ConfigError
 from experiments import fit as fitting
 from experiments import model_training
 from experiments.dataset import read_calls, read_manifest
 from experiments.fit import FitConfig, main, model_folders, run_key
 from experiments.model_scores import answers_of
 from experiments.model_training import predict
-from experiments.run_directory import RunDirectory
+from experiments.run_directory import RunDirectory, fingerprint, write_json
 from experiments.samples import make_samples
 
 SMALL = ["--epochs", "2", "--torch-threads", "1", "--batch-size", "128"]
@@ -172,6 +172,26 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_model(
     assert model_folders(run) == [run / "seed-0", run / "seed-1"]
 
 
+def test_a_dataset_that_is_another_now_is_refused_before_anything_is_trained(
+    copy: Path, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(small_dataset, tmp_path / "calls")
+    write_json(other / "manifest.json", {**read_manifest(other), "key": "f" * 64})
+    config = {**read(copy / "config.json"), "dataset": str(other)}
+    write_json(copy / "config.json", config)
+    record = read(copy / "run.json")
+    write_json(copy / "run.json", {**record, "config_fingerprint": fingerprint(config)})
+    shutil.rmtree(copy / "seed-1")
+    assert main(["--resume", str(copy)]) == 2
+    captured = capsys.readouterr()
+    assert str(other) in captured.err
+    assert "was fitted on dataset" in captured.err
+    assert "--traces" not in captured.err
+    assert "windows of" not in captured.out
+    assert not (copy / "seed-1").exists()
+    assert RunDirectory.open(copy).record["resumed"] == []
+
+
 # --- Wrong input ----------------------------------------------------------------------------------
 
 
@@ -212,16 +232,38 @@ def test_wrong_options_end_with_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("argv", [["--epochs", "0"], ["--learning-rate", "-1"]])
+def test_impossible_trainings_are_refused_before_a_run_is_made(
+    argv: list[str], small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(small_dataset, "--runs-dir", str(tmp_path), *argv) == 2
+    assert "windows of" not in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_dataset_the_default_one_is_collected(
     small_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "collect_simulated", lambda config: small_dataset)
     config = FitConfig(task="congestion")
-    data = fitting.load_data(config)
+    data = fitting.load_data(config, fitting.dataset_of(config))
     assert data.dataset == small_dataset
     assert data.key == read_manifest(small_dataset)["key"]
     names = [set(data.train["congestion"].networks), set(data.validation["congestion"].networks)]
     assert not names[0] & names[1]
+
+
+def test_models_are_listed_by_seed_and_a_run_without_any_is_told_how_to_go_on(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ArtifactError, match=r"holds no network models; .*--resume"):
+        model_folders(tmp_path)
+    for seed in (10, 2, 0):
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        (folder / "network_model.json").touch()
+    (tmp_path / "seed-3").mkdir()  # begun, not done
+    assert [path.name for path in model_folders(tmp_path)] == ["seed-0", "seed-2", "seed-10"]
 
 
 def test_names_of_runs_tell_task_and_inputs() -> None:
