@@ -11,7 +11,6 @@ import torch
 from agents.network_model import NetworkModel, NetworkModelConfig
 from agents.network_tasks import task_of, window_of
 from bwe_env.errors import ConfigError
-from bwe_env.network_features import NUM_DENSE, NUM_SERIES
 from experiments import model_training
 from experiments.classification import expected_calibration_error, roc_auc
 from experiments.model_scores import subset_of
@@ -24,53 +23,13 @@ from experiments.model_training import (
     train_model,
 )
 from experiments.samples import Samples
+from tests.experiments.planted_windows import planted
 
 #: Enough to tell two trainings apart.
 SHORT = Training(epochs=2, batch_size=128)
 BOTH = ("congestion", "network_type")
 #: Enough to learn what `planted` has, in a second.
 QUICK = Training(epochs=5, patience=5, batch_size=64, learning_rate=2e-2)
-
-
-def planted(
-    task: str,
-    *,
-    count: int = 300,
-    seed: int = 0,
-    window_bins: int | None = None,
-    noise: float = 0.3,
-    share: float = 0.5,
-) -> Samples:
-    """Windows whose first dense feature and last bin of the first series tell the answer.
-
-    Args:
-        share: of positives, or of class 0, the others alike.
-    """
-    generator = np.random.default_rng([seed, *task.encode()])
-    bins = window_bins or task_of(task).window_bins
-    num_classes = max(2, len(task_of(task).classes))
-    others = (1.0 - share) / (num_classes - 1)
-    chances = [1.0 - share, share] if num_classes == 2 else [share] + [others] * (num_classes - 1)
-    labels = generator.choice(num_classes, size=count, p=chances)
-    place = 2.0 * labels / (num_classes - 1) - 1.0
-    dense = generator.normal(scale=0.3, size=(count, NUM_DENSE))
-    dense[:, 0] = place + noise * generator.normal(size=count)
-    series = generator.normal(scale=0.3, size=(count, bins, NUM_SERIES))
-    series[:, -1, 0] = place + noise * generator.normal(size=count)
-    return Samples(
-        task=task,
-        window_bins=bins,
-        series=series.reshape(-1, NUM_SERIES).astype(np.float32),
-        first_row=np.arange(count) * bins,
-        dense=dense.astype(np.float32),
-        labels=labels,
-        is_special=np.zeros(count, dtype=np.bool_),
-        network=np.arange(count),
-        call=np.arange(count),
-        bin=np.zeros(count, dtype=np.int64),
-        networks=tuple(f"n{i:04d}" for i in range(count)),
-        types=("3G",) * count,
-    )
 
 
 def data(tasks: tuple[str, ...], *, seed: int = 0, count: int = 300) -> dict[str, Samples]:
