@@ -148,11 +148,17 @@ def operating_point(
 
 
 def threshold_of_best_f1(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> float:
-    """The threshold with the largest F1; to be found on validation networks."""
+    """The threshold with the largest F1; to be found on validation networks.
+
+    One of the scores, the highest of several that do as well.
+    """
     order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
     hits = np.cumsum(labels[order])
     f1 = 2.0 * hits / (np.arange(1, len(scores) + 1) + labels.sum())
-    return float(scores[order[int(np.argmax(f1))]])
+    # A threshold takes all windows of one score: only behind the last of them it may stand.
+    f1[:-1][ordered[:-1] == ordered[1:]] = -1.0
+    return float(ordered[int(np.argmax(f1))])
 
 
 @dataclass(frozen=True, kw_only=True)

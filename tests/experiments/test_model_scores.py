@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agents.network_model import NetworkModel, NetworkModelConfig
 from bwe_env.network_features import DENSE_NAMES, NUM_DENSE, NUM_SERIES, SERIES_NAMES
@@ -18,6 +20,7 @@ from experiments.model_scores import (
     operating_point,
     permutation_importance,
     subset_of,
+    threshold_of_best_f1,
 )
 from experiments.model_training import predict
 from experiments.samples import Samples
@@ -142,6 +145,22 @@ def test_an_operating_point_by_hand() -> None:
     assert np.isnan(nothing.precision)
     assert nothing.recall == 0.0
     assert np.isnan(operating_point(scores, np.zeros(4, dtype=bool), 0.5).recall)
+
+
+def f1(scores: np.ndarray, labels: np.ndarray, threshold: float) -> float:
+    named = scores >= threshold
+    sizes = named.sum() + labels.sum()
+    return float(2.0 * (named & labels).sum() / sizes) if sizes else 0.0
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=20))
+def test_no_other_threshold_has_a_larger_f1(rows: list[tuple[int, bool]]) -> None:
+    """Rules score in whole numbers: a threshold takes all of its ties or none."""
+    scores = np.array([row[0] for row in rows], dtype=np.float64)
+    labels = np.array([row[1] for row in rows])
+    best = f1(scores, labels, threshold_of_best_f1(scores, labels))
+    assert best == pytest.approx(max(f1(scores, labels, value) for value in scores))
 
 
 # --- What models rest on --------------------------------------------------------------------------
