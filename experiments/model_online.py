@@ -31,8 +31,8 @@ ALTERNATING = "alternating"
 HALF_PERIOD_S = 30.0
 #: Calls on it. Ours: 60 falls of the capacity.
 ALTERNATING_SEEDS = 20
-#: An alarm ends when the probability has been below the threshold for so long. Ours: bins in which
-#: it wavers around the threshold are one alarm.
+#: An alarm ends when the probability has been below the threshold for so long, and is raised anew
+#: after `HORIZON_BINS`. Ours: bins in which it wavers around the threshold are one alarm.
 ALARM_GAP_BINS = 10
 #: An alarm is right if what it foretells comes within the 4 s that predictions speak of.
 HORIZON_BINS = 40
@@ -72,12 +72,19 @@ class Fall:
 
 
 def alarm_starts(scores: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
-    """Bins at which alarms begin: above the threshold, and not within the second before."""
-    above = np.flatnonzero(scores >= threshold)
-    if len(above) == 0:
-        return above
-    is_start = np.concatenate([[True], np.diff(above) > ALARM_GAP_BINS])
-    return above[is_start]
+    """Bins at which alarms begin: above the threshold, and not within the second before.
+
+    One that goes on is raised anew every 4 s, since it speaks of no more. So always firing counts
+    as many alarms, and not as a single long one that would look good.
+    """
+    starts: list[int] = []
+    last = -1
+    for index in np.flatnonzero(scores >= threshold).tolist():
+        goes_on = len(starts) > 0 and index - last <= ALARM_GAP_BINS
+        if not goes_on or index - starts[-1] >= HORIZON_BINS:
+            starts.append(index)
+        last = index
+    return np.array(starts, dtype=np.int64)
 
 
 def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
@@ -96,7 +103,8 @@ def falls_of(telemetry: NDArray[Any], scores: NDArray[np.floating], threshold: f
     """
     end_s = telemetry["time_s"]
     falls = []
-    for time_s in np.arange(HALF_PERIOD_S, end_s[-1], 2 * HALF_PERIOD_S):
+    lasted_s = float(end_s[-1]) if len(end_s) else 0.0
+    for time_s in np.arange(HALF_PERIOD_S, lasted_s, 2 * HALF_PERIOD_S):
         inside = (end_s > time_s) & (end_s <= time_s + HALF_PERIOD_S)
         lossy = inside & (telemetry["lost_packets"] > 0)
         alarmed = inside & (scores >= threshold)
@@ -116,9 +124,15 @@ def false_alarms(telemetry: NDArray[Any], scores: NDArray[np.floating], threshol
     An alarm that comes before the second spiking bin, which the label asks for, is not false for
     being early. Alarms in the last 4 s of a call are left out.
     """
+    return _false_alarms(telemetry_labels(telemetry).is_followed, scores, threshold)
+
+
+def _false_alarms(
+    is_followed: NDArray[np.bool_], scores: NDArray[np.floating], threshold: float
+) -> int:
     starts = alarm_starts(scores, threshold)
     starts = starts[starts < len(scores) - HORIZON_BINS]
-    return int((~telemetry_labels(telemetry).is_followed[starts]).sum())
+    return int((~is_followed[starts]).sum())
 
 
 def threshold_for_false_alarms(
@@ -127,18 +141,23 @@ def threshold_for_false_alarms(
     *,
     per_minute: float,
 ) -> float:
-    """The smallest of 200 thresholds with at most so many false alarms a minute in these calls."""
+    """The smallest of 200 thresholds with at most so many false alarms a minute in these calls.
+
+    So do all larger ones. 1 where even that has more.
+    """
     minutes = sum(len(rows) for rows in telemetry) * BIN_S / 60.0
     followed = [telemetry_labels(rows).is_followed for rows in telemetry]
-    for threshold in np.linspace(0.0, 1.0, 201)[1:]:
-        alarms = 0
-        for rows, is_followed in zip(scores, followed, strict=True):
-            starts = alarm_starts(rows, threshold)
-            starts = starts[starts < len(rows) - HORIZON_BINS]
-            alarms += int((~is_followed[starts]).sum())
-        if alarms <= per_minute * minutes:
-            return float(threshold)
-    return 1.0
+    quiet = 1.0
+    # From above: alarms that grow together can make a lower threshold quiet again, and useless.
+    for threshold in np.linspace(1.0, 0.0, 201)[:-1]:
+        alarms = sum(
+            _false_alarms(is_followed, rows, threshold)
+            for rows, is_followed in zip(scores, followed, strict=True)
+        )
+        if alarms > per_minute * minutes:
+            break
+        quiet = float(threshold)
+    return quiet
 
 
 def alternating_calls(models: OnlineModels, *, threads: int) -> list[RecordedCall]:

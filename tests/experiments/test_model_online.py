@@ -18,6 +18,7 @@ from experiments import model_online
 from experiments.collected_networks import collected_networks, sender_of
 from experiments.dataset import DatasetCall, read_calls
 from experiments.model_online import (
+    HORIZON_BINS,
     alarm_starts,
     alternating_calls,
     congestion_shares,
@@ -59,6 +60,16 @@ def test_alarms_begin_above_the_threshold_and_end_after_a_second_below() -> None
     assert alarm_starts(scores_at(20, slice(None)), 0.5).tolist() == [0]
 
 
+def test_an_alarm_that_goes_on_is_raised_anew_every_four_seconds() -> None:
+    """It speaks of the next 4 s. A model that always fires must look as bad as it is."""
+    always = scores_at(600, slice(None))
+    assert alarm_starts(always, 0.5).tolist() == list(range(0, 600, HORIZON_BINS))
+    wavering = scores_at(200, slice(10, 190, 8))  # never a second below
+    assert alarm_starts(wavering, 0.5).tolist() == [10, 50, 90, 130, 170]
+    paused = scores_at(200, [*range(10, 45), *range(60, 65)])
+    assert alarm_starts(paused, 0.5).tolist() == [10, 60]
+
+
 def test_alarms_are_false_if_nothing_comes_within_four_seconds() -> None:
     telemetry = congested_at(300, 150)
     # A second with the loss lies wholly within the 40 bins ahead; the first such ends with it.
@@ -70,6 +81,12 @@ def test_alarms_are_false_if_nothing_comes_within_four_seconds() -> None:
     assert false_alarms(telemetry, scores_at(300, 260), 0.5) == 0
     several = scores_at(300, [20, 60, 120, 200, 270])
     assert false_alarms(telemetry, several, 0.5) == 3
+
+
+def test_a_model_that_always_fires_is_false_wherever_nothing_follows() -> None:
+    telemetry = congested_at(600, 150)
+    # Raised at 0, 40, … 520, 560; the last is censored, and 120 alone is followed.
+    assert false_alarms(telemetry, scores_at(600, slice(None)), 0.5) == 13
 
 
 def test_an_early_alarm_is_not_false_for_want_of_a_spike() -> None:
@@ -102,6 +119,14 @@ def test_the_threshold_is_the_smallest_that_is_quiet_enough_from_there_on() -> N
     assert lowest == pytest.approx(0.005)
 
 
+def test_always_firing_is_no_way_to_few_false_alarms() -> None:
+    """Below 0.4 there is one long alarm, which would count once if it was not raised anew."""
+    telemetry = [quiet_telemetry(600)]
+    wavering = np.where(np.arange(600) % 30 < 15, 0.8, 0.4)
+    assert threshold_for_false_alarms(telemetry, [wavering], per_minute=2.0) > 0.8
+    assert threshold_for_false_alarms(telemetry, [np.ones(600)], per_minute=2.0) == 1.0
+
+
 # --- The alternating link -------------------------------------------------------------------------
 
 
@@ -128,6 +153,7 @@ def test_a_fall_without_an_alarm_and_one_that_a_dropped_call_did_not_meet() -> N
     assert [fall.time_s for fall in falls] == [30.0, 90.0]
     assert all(np.isnan(fall.alarm_s) for fall in falls)
     assert falls_of(quiet_telemetry(250), np.zeros(250), 0.5) == []
+    assert falls_of(quiet_telemetry(0), np.zeros(0), 0.5) == []
 
 
 class Silent:
