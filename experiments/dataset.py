@@ -40,7 +40,7 @@ MANIFEST_FILE = "manifest.json"
 #: Ground truth of a bin: (name, unit, what it is). NaN where a log of a real call cannot tell.
 TRUTH_COLUMNS = (
     ("capacity_bps", "bps", "mean capacity of the bottleneck"),
-    ("queue_delay_true_ms", "ms", "waiting and service in the bottleneck, mean of the bin"),
+    ("queue_delay_true_ms", "ms", "in the bottleneck, mean of packets that left; else of its head"),
     ("reported_random_packets", "1", "first reported missing in the bin, and lost by chance"),
     ("reported_congestion_packets", "1", "the same, and lost to a queue, AQM or policer"),
 )

@@ -27,12 +27,11 @@ def inference_ms(
 ) -> tuple[float, float]:
     """Milliseconds per interval of `num_envs` calls: of the models, and of the simulation alone.
 
-    Both are medians over the intervals of the same calls in one process, the simulation on one
-    thread, features included in the models' share.
+    Of the same calls in one process, the simulation on one thread: the median over the intervals
+    for the models, features included, and the mean for the simulation.
     """
     watched = _Stopwatch(OnlineModels(models))
     chosen = [networks[index % len(networks)] for index in range(num_envs)]
-    started = time.perf_counter()
     list(record_calls(chosen, "gcc", batch_size=num_envs))  # compiles, and warms caches
     started = time.perf_counter()
     calls = list(record_calls(chosen, "gcc", batch_size=num_envs))
