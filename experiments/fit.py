@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -173,19 +174,23 @@ def _check_dataset(run: RunDirectory, dataset: Path) -> None:
 
 def _fit_seed(config: FitConfig, data: FitData, run: RunDirectory, seed: int) -> None:
     from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
 
     from agents.network_model import NetworkModelConfig, export_onnx, save_network_model
     from experiments.model_training import train_model
 
     started = time.perf_counter()
-    with SummaryWriter(str(run.tensorboard / f"seed-{seed}")) as writer:
+    events = run.tensorboard / f"seed-{seed}"
+    shutil.rmtree(events, ignore_errors=True)  # of an attempt that was interrupted
+    bar = tqdm(total=config.epochs, desc=f"seed {seed}", unit=" epochs", disable=None, leave=False)
+    with bar, SummaryWriter(str(events)) as writer:
         result = train_model(
             NetworkModelConfig(tasks=config.tasks, inputs=config.inputs),
             data.train,
             data.validation,
             training=config.training(),
             seed=seed,
-            on_epoch=_reporter(config, seed, writer),
+            on_epoch=_reporter(bar, writer),
         )
         scores = validation_scores(result, data.validation)
         for name, value in scores.items():
@@ -211,13 +216,7 @@ def _fit_seed(config: FitConfig, data: FitData, run: RunDirectory, seed: int) ->
     )
 
 
-def _reporter(
-    config: FitConfig, seed: int, writer: Any
-) -> Callable[[int, Mapping[str, float]], None]:
-    from tqdm import tqdm
-
-    bar = tqdm(total=config.epochs, desc=f"seed {seed}", unit=" epochs", disable=None, leave=False)
-
+def _reporter(bar: Any, writer: Any) -> Callable[[int, Mapping[str, float]], None]:
     def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
         for name, value in losses.items():
             writer.add_scalar(name, value, epoch)

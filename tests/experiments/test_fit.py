@@ -172,6 +172,15 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_model(
     assert model_folders(run) == [run / "seed-0", run / "seed-1"]
 
 
+def test_what_an_interrupted_seed_showed_in_tensorboard_is_not_shown_beside_the_new_course(
+    copy: Path,
+) -> None:
+    shutil.rmtree(copy / "seed-1")  # its events stay behind, as after Ctrl-C
+    assert main(["--resume", str(copy)]) == 0
+    assert len(list((copy / "tensorboard" / "seed-1").iterdir())) == 1
+    assert len(list((copy / "tensorboard" / "seed-0").iterdir())) == 1
+
+
 def test_a_dataset_that_is_another_now_is_refused_before_anything_is_trained(
     copy: Path, small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
