@@ -184,11 +184,18 @@ def congestion_labels(
     )
 
 
+def spike_threshold_ms(floor_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RTT from which on a bin is high, ms: ``b + max(40 ms, 0.25 b)``, b being `floor_ms`."""
+    threshold_ms: NDArray[np.float64] = floor_ms + np.maximum(
+        SPIKE_MS, SPIKE_FLOOR_RATIO * floor_ms
+    )
+    return threshold_ms
+
+
 def _had_spike(
     rtt_ms: NDArray[np.float64], floor_ms: NDArray[np.float64], past_bins: int
 ) -> NDArray[np.bool_]:
-    threshold_ms = floor_ms + np.maximum(SPIKE_MS, SPIKE_FLOOR_RATIO * floor_ms)
-    is_high = _past(rtt_ms, past_bins) >= threshold_ms[:, None]
+    is_high = _past(rtt_ms, past_bins) >= spike_threshold_ms(floor_ms)[:, None]
     had_spike: NDArray[np.bool_] = is_high.sum(axis=1) >= SPIKE_BINS
     return had_spike
 

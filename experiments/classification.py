@@ -105,12 +105,72 @@ def confusion(
     return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatingCurve:
+    """What each threshold finds, from none of the windows to all; arrays of shape (n,)."""
+
+    recall: Floats
+    """positives that are named, of all positives; also the true positive rate"""
+    false_positive_ratio: Floats
+    """negatives that are named, of all negatives"""
+    precision: Floats
+    """positives among what is named; 1 where nothing is"""
+
+
+def operating_curve(
+    scores: NDArray[np.floating], labels: NDArray[np.bool_]
+) -> OperatingCurve | None:
+    """Points of the ROC and PR curves, one for each distinct score; None without both labels."""
+    if labels.all() or not labels.any():
+        return None
+    positive, negative = _sorted_sums(scores, labels, np.ones((1, len(labels))))
+    found = np.concatenate([[0.0], np.cumsum(positive[0])])
+    false = np.concatenate([[0.0], np.cumsum(negative[0])])
+    precision = np.divide(found, found + false, out=np.ones_like(found), where=found + false > 0)
+    return OperatingCurve(
+        recall=found / found[-1], false_positive_ratio=false / false[-1], precision=precision
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBins:
+    """Bins of equal counts in the order of the probability; arrays of shape (bins,)."""
+
+    probability: Floats
+    """mean of what was said"""
+    frequency: Floats
+    """how often it came true"""
+    counts: NDArray[np.int64]
+
+
+def calibration_bins(
+    probabilities: NDArray[np.floating], labels: NDArray[np.bool_], *, bins: int = 15
+) -> CalibrationBins:
+    """Frequency and probability over bins of equal counts; empty ones are left out.
+
+    Equal probabilities share a bin, whichever way the windows are ordered.
+
+    Args:
+        probabilities: shape (n,), n >= 1.
+        labels: shape (n,).
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    below = np.searchsorted(np.sort(values), values)  # how many windows have less
+    numbers = below * bins // len(values)
+    counts = np.bincount(numbers)
+    is_used = counts > 0
+    said, true = (np.bincount(numbers, weights=column) for column in (values, labels))
+    return CalibrationBins(
+        probability=said[is_used] / counts[is_used],
+        frequency=true[is_used] / counts[is_used],
+        counts=counts[is_used],
+    )
+
+
 def expected_calibration_error(
     probabilities: NDArray[np.floating], labels: NDArray[np.bool_], *, bins: int = 15
 ) -> float:
-    """Mean distance of frequency and probability over bins of equal counts.
-
-    Equal probabilities share a bin, whichever way the windows are ordered.
+    """Mean distance of frequency and probability over `calibration_bins`.
 
     Args:
         probabilities: shape (n,), n >= 1.
@@ -119,11 +179,9 @@ def expected_calibration_error(
     Returns:
         0 to 1.
     """
-    values = np.asarray(probabilities, dtype=np.float64)
-    below = np.searchsorted(np.sort(values), values)  # how many windows have less
-    numbers = below * bins // len(values)
-    gaps = np.bincount(numbers, weights=values - labels)
-    return float(np.abs(gaps).sum() / len(values))
+    drawn = calibration_bins(probabilities, labels, bins=bins)
+    gaps = drawn.counts * np.abs(drawn.probability - drawn.frequency)
+    return float(gaps.sum() / len(probabilities))
 
 
 @dataclass(frozen=True, kw_only=True)
