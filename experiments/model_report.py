@@ -13,6 +13,11 @@ from experiments.model_online import CongestionShare, Fall
 from experiments.model_scores import Contest, Importance, OperatingPoint
 from experiments.stats import Interval
 
+#: Names of contestants: the task's own model, the one of all tasks, hand-tuned ones.
+MODEL, MULTI, RULE, BITRATE = "model", "multi-task", "rule", "bitrate only"
+#: And those that see a part of the inputs, by which.
+ABLATIONS = {"series": "series only", "dense": "dense only"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
