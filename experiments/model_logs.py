@@ -10,8 +10,8 @@ import numpy as np
 from bwe_env.errors import ConfigError
 from experiments.collect import CollectConfig, collect_logs
 from experiments.dataset import read_calls
-from experiments.model_report import LogScores
-from experiments.model_runs import MODEL, RULE, Study
+from experiments.model_report import MODEL, RULE, LogScores
+from experiments.model_runs import Study
 from experiments.model_scores import Contest, answers_of, hold
 from experiments.model_tasks import rule_answers
 from experiments.samples import make_samples

@@ -14,10 +14,6 @@ from experiments.fit import FitConfig, model_folders
 from experiments.model_report import ModelReport
 from experiments.run_directory import RunDirectory
 
-#: Names of contestants.
-MODEL, MULTI, RULE, BITRATE = "model", "multi-task", "rule", "bitrate only"
-ABLATIONS = {"series": "series only", "dense": "dense only"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class FittedRun:

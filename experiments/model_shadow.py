@@ -22,8 +22,8 @@ from experiments.model_online import (
     shadow_calls,
     threshold_for_false_alarms,
 )
-from experiments.model_report import Alternating, OnlineRow
-from experiments.model_runs import MODEL, FittedRun, Study
+from experiments.model_report import MODEL, Alternating, OnlineRow
+from experiments.model_runs import FittedRun, Study
 from experiments.model_scores import hold
 from experiments.model_tasks import scored_calls, subsets
 from experiments.samples import Samples, make_samples

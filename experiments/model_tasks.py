@@ -16,8 +16,17 @@ from bwe_env.labels import congestion_labels
 from experiments.classification import confusion, macro_f1, pr_auc
 from experiments.dataset import DatasetCall
 from experiments.model_online import telemetry_labels
-from experiments.model_report import ConfusionTable, Curves, Example
-from experiments.model_runs import ABLATIONS, BITRATE, MODEL, MULTI, RULE, FittedRun, Study
+from experiments.model_report import (
+    ABLATIONS,
+    BITRATE,
+    MODEL,
+    MULTI,
+    RULE,
+    ConfusionTable,
+    Curves,
+    Example,
+)
+from experiments.model_runs import FittedRun, Study
 from experiments.model_scores import (
     Answers,
     answers_of,
