@@ -52,7 +52,8 @@ EXAMPLES_TEXT = """What counts as congestion to come: the RTT spiked within the 
 line, in at least two bins of 0.1 s), and losses or a growing RTT follow within the next 4 s."""
 ALTERNATING_TEXT = """The capacity is 500 and 100 kbps by turns, 30 s each. The model watches and
 nobody acts on it. An alarm is a prediction at or above the threshold, which was found on validation
-networks; it is false if neither losses nor a growing RTT come within 4 s."""
+networks; one that goes on counts anew every 4 s. It is false if neither losses nor a growing RTT
+come within 4 s."""
 SHARES_TEXT = """Some congestion is the sender's own doing. The same networks are played under GCC
 and at the rate that an oracle knows to fit; what GCC has more of is what it causes itself."""
 ONLINE_TEXT = """In shadow mode GCC drives, the models predict in the call as it goes on, and nobody
