@@ -53,7 +53,7 @@ class FitConfig:
     """a folder made by experiments.collect; by default that of its own defaults, made if missing"""
     epochs: int = 24
     """at most, over the windows"""
-    patience: int = 4
+    patience: int = 8
     """epochs without a better validation loss before training stops"""
     batch_size: int = 512
     """windows per step of the task with most of them"""

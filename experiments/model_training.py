@@ -33,7 +33,7 @@ class Training:
 
     epochs: int = 24
     """at most"""
-    patience: int = 4
+    patience: int = 8
     """epochs without a better validation loss before training stops"""
     batch_size: int = 512
     """windows per step of the task with most of them; the others have as many steps"""
