@@ -217,4 +217,30 @@ def log_tables(logs: LogScores | None) -> list[ReportTable]:
                 "episodes of one run are no independent samples.",
             )
         )
-    return tables
+    return tables + _log_alarm_tables(logs)
+
+
+def _log_alarm_tables(logs: LogScores) -> list[ReportTable]:
+    """Falls of the capacity in logs that know it."""
+    if not logs.falls:
+        return []
+    rows = [
+        [
+            name,
+            number(fall.time_s, 1),
+            str(seed),
+            number(fall.alarm_s - fall.time_s, 2),
+            number(fall.first_loss_s - fall.time_s, 2),
+            number(fall.lead_s, 2),
+        ]
+        for name, seed, fall in logs.falls
+    ]
+    rates = ", ".join(number(rate, 2) for rate in logs.false_alarms_per_minute)
+    return [
+        ReportTable(
+            title="Falls of the capacity by run",
+            header=["Run", "Fall at (s)", "Seed", "Alarm after (s)", "Loss after (s)", "Lead (s)"],
+            rows=rows,
+            caption=f"False alarms per minute over all runs, by seed: {rates}.",
+        )
+    ]

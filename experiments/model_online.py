@@ -29,6 +29,8 @@ SCENARIOS = Path(__file__).with_name("scenarios.toml")
 ALTERNATING = "alternating"
 #: Its capacity changes that often, down first.
 HALF_PERIOD_S = 30.0
+#: A capacity falls if it loses two fifths within a bin. Ours.
+FALL_RATIO = 0.6
 #: Calls on it. Ours: 60 falls of the capacity.
 ALTERNATING_SEEDS = 20
 #: An alarm ends when the probability has been below the threshold for so long, and is raised anew
@@ -94,17 +96,41 @@ def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
     return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
 
 
-def falls_of(telemetry: NDArray[Any], scores: NDArray[np.floating], threshold: float) -> list[Fall]:
-    """How early each fall of the alternating link's capacity was foretold.
+def capacity_falls_s(
+    time_s: NDArray[np.floating], capacity_bps: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Where a known capacity falls: beginnings of the bins with at most `FALL_RATIO` of the last.
+
+    Args:
+        time_s: ends of the bins, shape (bins,).
+        capacity_bps: mean of each bin. A fall within a bin may show in two; the first counts.
+    """
+    is_fall = capacity_bps[1:] <= FALL_RATIO * capacity_bps[:-1]
+    first = np.flatnonzero(is_fall & ~np.concatenate([[False], is_fall[:-1]])[: len(is_fall)])
+    starts: NDArray[np.float64] = np.asarray(time_s, dtype=np.float64)[first]
+    return starts
+
+
+def falls_of(
+    telemetry: NDArray[Any],
+    scores: NDArray[np.floating],
+    threshold: float,
+    *,
+    times_s: Sequence[float] | NDArray[np.float64] | None = None,
+) -> list[Fall]:
+    """How early each fall of the capacity was foretold within the half period after it.
 
     Args:
         telemetry: of a call on it, dtype `TELEMETRY`, shape (bins,).
         scores: shape (bins,), known at the end of each bin.
+        times_s: of the falls; by default those of the alternating link.
     """
     end_s = telemetry["time_s"]
     falls = []
     lasted_s = float(end_s[-1]) if len(end_s) else 0.0
-    for time_s in np.arange(HALF_PERIOD_S, lasted_s, 2 * HALF_PERIOD_S):
+    if times_s is None:
+        times_s = np.arange(HALF_PERIOD_S, lasted_s, 2 * HALF_PERIOD_S)
+    for time_s in times_s:
         inside = (end_s > time_s) & (end_s <= time_s + HALF_PERIOD_S)
         lossy = inside & (telemetry["lost_packets"] > 0)
         alarmed = inside & (scores >= threshold)

@@ -121,6 +121,10 @@ class LogScores:
     contests: Sequence[Contest]
     runs: Sequence[tuple[str, int, float, float]]
     """(name, episodes, share of random ones, mean probability of random)"""
+    falls: Sequence[tuple[str, int, Fall]] = ()
+    """(name, seed of the model, fall of the capacity) where the log knows the capacity"""
+    false_alarms_per_minute: Sequence[float] = ()
+    """of congestion, over all these logs, by seed of the model"""
 
 
 @dataclass(kw_only=True)

@@ -63,6 +63,8 @@ class Study:
     report: ModelReport
     threads: int
     rules: dict[str, Any] = field(default_factory=dict)
+    thresholds: list[float] = field(default_factory=list)
+    """of congestion alarms, for the models of each seed; empty where no calls were played"""
 
     def run(self, task: str, inputs: str = "both") -> FittedRun | None:
         """The single-task run of a task, if there is one."""

@@ -61,8 +61,8 @@ def study_models(
     if study.run("congestion") is not None:
         study.report.examples += congestion_examples(study.calls["test"])
     study_sizes(study)
-    if logs and study.run("random_loss") is not None:
-        study_logs(study, logs)
     if online:
         study_online(study)
+    if logs and study.run("random_loss") is not None:
+        study_logs(study, logs)
     return study.report

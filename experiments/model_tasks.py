@@ -211,7 +211,7 @@ def congestion_examples(calls: Sequence[DatasetCall], *, of_each: int = 2) -> li
         for title, wanted in (
             ("positive", labels.is_positive),
             ("negative: a spike, and nothing followed", labels.had_spike & ~labels.is_followed),
-            ("negative: losses followed, but no spike", ~labels.had_spike & labels.is_followed),
+            ("negative: congestion followed, but no spike", ~labels.had_spike & labels.is_followed),
         ):
             bins = samples_bins[wanted[samples_bins]]
             examples = found.setdefault(title, [])

@@ -21,6 +21,7 @@ from experiments.model_online import (
     HORIZON_BINS,
     alarm_starts,
     alternating_calls,
+    capacity_falls_s,
     congestion_shares,
     falls_of,
     false_alarms,
@@ -262,3 +263,19 @@ def test_costs_are_times() -> None:
     models_ms, simulation_ms = inference_ms([model_of("congestion")], NETWORKS, num_envs=2)
     assert models_ms > 0.0
     assert simulation_ms > 0.0
+
+
+def test_capacities_fall_where_a_bin_has_at_most_three_fifths_of_the_last() -> None:
+    time_s = 0.1 * np.arange(1, 9)
+    sharp = np.array([5.0, 5.0, 1.0, 1.0, 5.0, 4.0, 3.0, 1.8])
+    assert capacity_falls_s(time_s, sharp) == pytest.approx([0.2, 0.7])
+    within_a_bin = np.array([5.0, 5.0, 2.2, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert capacity_falls_s(time_s, within_a_bin) == pytest.approx([0.2])
+    assert len(capacity_falls_s(time_s[:1], sharp[:1])) == 0
+
+
+def test_falls_at_other_times_are_looked_for_there() -> None:
+    telemetry = congested_at(300, 150)  # a loss reported at the end of bin 150
+    [fall] = falls_of(telemetry, scores_at(300, [145]), 0.5, times_s=[14.0])
+    assert (fall.time_s, fall.alarm_s) == pytest.approx((14.0, 14.6))
+    assert fall.lead_s == pytest.approx(fall.first_loss_s - 14.6)
