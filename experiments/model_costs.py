@@ -62,7 +62,8 @@ class _Stopwatch:
         return outputs
 
 
-def _file_bytes(folder: Path) -> int:
+def file_bytes(folder: Path) -> int:
+    """What a model takes to download: its weights and its manifest."""
     return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, MANIFEST_FILE))
 
 
@@ -84,7 +85,7 @@ def study_sizes(study: Study) -> None:
             SizeRow(
                 name=name,
                 parameters=sum(model.num_parameters for model in models),
-                file_bytes=sum(_file_bytes(folder) for folder in folders),
+                file_bytes=sum(file_bytes(folder) for folder in folders),
                 inference_ms=took_ms,
             )
         )

@@ -25,7 +25,6 @@ from experiments.model_online import (
     congestion_shares,
     falls_of,
     false_alarms,
-    inference_ms,
     shadow_calls,
     telemetry_labels,
     threshold_for_false_alarms,
@@ -257,12 +256,6 @@ def test_congestion_is_told_for_each_network_in_its_order_under_gcc_and_the_orac
         assert shares[0].queue_loss_ratio[position] == pytest.approx(lost / reported)
         positive = labels.is_positive[labels.is_scored].mean()
         assert shares[0].positive_ratio[position] == pytest.approx(positive)
-
-
-def test_costs_are_times() -> None:
-    models_ms, simulation_ms = inference_ms([model_of("congestion")], NETWORKS, num_envs=2)
-    assert models_ms > 0.0
-    assert simulation_ms > 0.0
 
 
 def test_capacities_fall_where_a_bin_has_at_most_three_fifths_of_the_last() -> None:
