@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from bwe_env import Network, run_calls
 from bwe_env.config import CallConfig, LinkConfig, LossConfig, PathConfig
 from bwe_env.errors import ArtifactError, ConfigError
+from bwe_env.logs import CallLog
 from bwe_env.rollout import record_calls
 from bwe_env.telemetry import TELEMETRY_NAMES
 from bwe_env.trace import constant
@@ -259,20 +259,22 @@ def test_truth_is_finite_and_capacity_that_of_the_trace(calls: list[DatasetCall]
 # --- Logs -----------------------------------------------------------------------------------------
 
 
-def fake_log(path: Path) -> SimpleNamespace:
+def fake_log(path: Path) -> CallLog:
     """A log whose RTT is its first byte."""
     telemetry = quiet_telemetry(50)
     telemetry["rtt_ms"] = path.read_bytes()[0]
-    return SimpleNamespace(
-        name=path.stem, source="fake log", telemetry=telemetry, interval_s=0.1, warnings=("odd",),
-        capacity_bps=None, queue_delay_ms=None, reported_random_packets=None,
-        reported_congestion_packets=None,
-    )  # fmt: skip
+    return CallLog(
+        name=path.stem,
+        source="event log",
+        telemetry=telemetry,
+        interval_s=0.1,
+        warnings=("odd",),
+    )
 
 
 @pytest.fixture
 def reads_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path) -> SimpleNamespace:
+    def read(path: Path) -> CallLog:
         if path.read_bytes().startswith(b"?"):
             raise ArtifactError(f"{path.name} is no log.")
         return fake_log(path)
@@ -286,10 +288,11 @@ def test_what_a_log_cannot_tell_is_nan_and_its_causes_unknown(tmp_path: Path) ->
     call = logged_call(log)
     assert not call.has_causes
     assert all(np.isnan(call.truth[name]).all() for name in TRUTH_NAMES)
-    assert (call.network, call.source, call.loss_process) == ("real", "fake log", "")
-    log.reported_random_packets = np.ones(50)
-    log.reported_congestion_packets = np.zeros(50)
-    assert logged_call(log).has_causes
+    assert (call.network, call.source, call.loss_process) == ("real", "event log", "")
+    told = dataclasses.replace(
+        log, reported_random_packets=np.ones(50), reported_congestion_packets=np.zeros(50)
+    )
+    assert logged_call(told).has_causes
 
 
 @pytest.mark.usefixtures("reads_logs")

@@ -22,6 +22,8 @@ from experiments.model_training import predict
 from experiments.run_directory import RunDirectory, fingerprint, write_json
 from experiments.samples import make_samples
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SMALL = ["--epochs", "2", "--torch-threads", "1", "--batch-size", "128"]
 
 

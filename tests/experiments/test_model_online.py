@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,6 +34,9 @@ from experiments.samples import make_samples
 from tests.experiments.dataset_calls import quiet_telemetry
 
 Scores = NDArray[np.float64]
+
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def scores_at(bins: int, at: Any, value: float = 0.9) -> Scores:
@@ -175,7 +178,7 @@ def test_the_alternating_scenario_falls_when_falls_are_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model_online, "ALTERNATING_SEEDS", 2)
-    calls = alternating_calls(Silent(), threads=1)  # type: ignore[arg-type]
+    calls = alternating_calls(cast(OnlineModels, Silent()), threads=1)
     assert [call.seed for call in calls] == [0, 1]
     for call in calls:
         capacity_bps = call.steps["capacity_bps"]
@@ -194,7 +197,7 @@ def test_the_alternating_scenario_falls_when_falls_are_looked_for(
 def model_of(*tasks: str) -> NetworkModel:
     torch.manual_seed(len(tasks))
     model = NetworkModel(NetworkModelConfig(tasks=tasks))
-    model.scale.fill_(5.0)  # type: ignore[operator]  # so that answers differ from one half
+    dict(model.named_buffers())["scale"].fill_(5.0)  # so that answers differ from one half
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.network_model import NetworkModel, NetworkModelConfig
+from agents.network_model import Inputs, NetworkModel, NetworkModelConfig
 from bwe_env.network_features import DENSE_NAMES, NUM_DENSE, NUM_SERIES, SERIES_NAMES
 from experiments.classification import expected_calibration_error, roc_auc
 from experiments.model_scores import (
@@ -26,6 +27,8 @@ from experiments.model_training import predict
 from experiments.samples import Samples
 from tests.experiments.planted_windows import planted
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 def on_networks(task: str, count: int, *, windows: int = 4) -> Samples:
     """Planted windows, some to a network."""
@@ -40,7 +43,7 @@ def on_networks(task: str, count: int, *, windows: int = 4) -> Samples:
 
 def first_feature_model(task: str, inputs: str) -> NetworkModel:
     """Its yes rises with the first dense feature, or with the newest bin's first series feature."""
-    model = NetworkModel(NetworkModelConfig(tasks=(task,), inputs=inputs))  # type: ignore[arg-type]
+    model: Any = NetworkModel(NetworkModelConfig(tasks=(task,), inputs=cast(Inputs, inputs)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -54,7 +57,7 @@ def first_feature_model(task: str, inputs: str) -> NetworkModel:
         model.shared[0].bias[0] = 5.0
         model.heads[task].weight[0, 0] = 1.0
         model.heads[task].bias[0] = -10.0 if inputs == "dense" else -5.0
-    return model.eval()
+    return cast(NetworkModel, model.eval())
 
 
 # --- Contests -------------------------------------------------------------------------------------
@@ -71,7 +74,7 @@ def test_a_contest_scores_each_seed_and_counts_the_mean_of_their_scores() -> Non
     expected = [float(roc_auc(answer, samples.labels == 1, once)[0]) for answer in answers]
     np.testing.assert_allclose(contest.by_seed["model"], expected)
     assert contest.interval("model").mean == pytest.approx(np.mean(expected))
-    ensemble = float(roc_auc(sum(answers), samples.labels == 1, once)[0])  # type: ignore[arg-type]
+    ensemble = float(roc_auc(np.sum(answers, axis=0), samples.labels == 1, once)[0])
     assert contest.interval("model").mean < ensemble  # an ensemble would be another contestant
     assert contest.interval("rule").low == contest.interval("rule").high == 0.5
     assert (contest.windows, contest.networks) == (80, 20)
@@ -140,7 +143,7 @@ def test_an_operating_point_by_hand() -> None:
     scores = np.array([0.9, 0.5, 0.5, 0.1])
     labels = np.array([True, True, False, True])
     point = operating_point(scores, labels, 0.5)
-    assert (point.precision, point.recall) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (point.precision, point.recall) == pytest.approx((2 / 3, 2 / 3))
     nothing = operating_point(scores, labels, 0.95)
     assert np.isnan(nothing.precision)
     assert nothing.recall == 0.0

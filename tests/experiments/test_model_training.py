@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from agents.network_model import NetworkModel, NetworkModelConfig
+from agents.network_model import Inputs, NetworkModel, NetworkModelConfig
 from agents.network_tasks import task_of, window_of
 from bwe_env.errors import ConfigError
 from experiments import model_training
@@ -28,6 +29,8 @@ from tests.experiments.planted_windows import planted
 #: Enough to tell two trainings apart.
 SHORT = Training(epochs=2, batch_size=128)
 BOTH = ("congestion", "network_type")
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 #: Enough to learn what `planted` has, in a second.
 QUICK = Training(epochs=5, patience=5, batch_size=64, learning_rate=2e-2)
 
@@ -56,7 +59,7 @@ def auc(model: NetworkModel, samples: Samples) -> float:
 
 @pytest.mark.parametrize("inputs", ["both", "series", "dense"])
 def test_a_separable_problem_is_learnt_from_either_input(inputs: str) -> None:
-    config = NetworkModelConfig(tasks=("congestion",), inputs=inputs)  # type: ignore[arg-type]
+    config = NetworkModelConfig(tasks=("congestion",), inputs=cast(Inputs, inputs))
     result = train_model(
         config, data(("congestion",)), data(("congestion",), seed=1), training=QUICK, seed=0
     )
@@ -204,15 +207,14 @@ def test_windows_of_a_shorter_task_go_round_each_as_often_as_the_others_but_for_
 # --- Calibration ----------------------------------------------------------------------------------
 
 
-def shifted(model: NetworkModel, samples: Samples) -> NetworkModel:
+def shifted(model: Any, task: str) -> NetworkModel:
     """The same ranking, its probabilities far too high and too sure."""
     with torch.no_grad():
-        head = model.heads[samples.task]
-        head.weight *= 4.0  # type: ignore[operator]
-        head.bias.mul_(4.0).add_(6.0)  # type: ignore[operator, union-attr]
-        model.scale.fill_(1.0)  # type: ignore[operator]
-        model.offset.fill_(0.0)  # type: ignore[operator]
-    return model
+        model.heads[task].weight.mul_(4.0)
+        model.heads[task].bias.mul_(4.0).add_(6.0)
+        model.scale.fill_(1.0)
+        model.offset.fill_(0.0)
+    return cast(NetworkModel, model)
 
 
 def test_calibration_mends_probabilities_of_new_windows_and_leaves_their_order() -> None:
@@ -223,7 +225,7 @@ def test_calibration_mends_probabilities_of_new_windows_and_leaves_their_order()
     result = train_model(
         config, {"congestion": train}, {"congestion": held_out}, training=QUICK, seed=0
     )
-    model = shifted(result.model, test)
+    model = shifted(result.model, "congestion")
     before = predict(model, test)[:, 0]
     model_training._calibrate(model, {"congestion": TaskWindows(held_out)})
     after = predict(model, test)[:, 0]
@@ -244,8 +246,9 @@ def test_several_classes_get_a_temperature_alone_so_that_the_likeliest_stays() -
     with torch.no_grad():
         uncalibrated = all_logits(result.model, TaskWindows(samples)).argmax(dim=1).numpy()
     probabilities = predict(result.model, samples)
-    assert float(result.model.offset[0]) == 0.0  # type: ignore[index]
-    assert float(result.model.scale[0]) > 0.0  # type: ignore[index]
+    buffers = dict(result.model.named_buffers())
+    assert float(buffers["offset"][0]) == 0.0
+    assert float(buffers["scale"][0]) > 0.0
     np.testing.assert_array_equal(probabilities.argmax(axis=1), uncalibrated)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-6)
 
@@ -304,6 +307,6 @@ def test_windows_that_the_model_was_not_made_for_are_refused() -> None:
         {"weight_decay": -1.0},
     ],
 )
-def test_impossible_trainings_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_trainings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        Training(**wrong)  # type: ignore[arg-type]
+        Training(**wrong)
