@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from agents.online_models import OnlineModels
 from baselines.oracle import Oracle
-from bwe_env.labels import CongestionLabels, congestion_labels
 from bwe_env.network import Network
 from bwe_env.network_features import BIN_S
 from bwe_env.rollout import Controller, RecordedCall, record_calls
 from bwe_env.scenario import read_scenarios
 from experiments.collect import by_sender, simulated_call
 from experiments.dataset import DatasetCall
+from experiments.samples import telemetry_labels
 
 #: The alternating link, as described where anybody can play it.
 SCENARIOS = Path(__file__).with_name("scenarios.toml")
@@ -87,13 +87,6 @@ def alarm_starts(scores: NDArray[np.floating], threshold: float) -> NDArray[np.i
             starts.append(index)
         last = index
     return np.array(starts, dtype=np.int64)
-
-
-def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
-    """Congestion labels of a call's bins."""
-    lost = telemetry["lost_packets"]
-    reported = lost + telemetry["acked_packets"]
-    return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
 
 
 def capacity_falls_s(

@@ -15,7 +15,6 @@ from baselines.rules import BitrateControl, tune
 from bwe_env.labels import congestion_labels
 from experiments.classification import confusion, macro_f1, pr_auc
 from experiments.dataset import DatasetCall
-from experiments.model_online import telemetry_labels
 from experiments.model_report import (
     ABLATIONS,
     BITRATE,
@@ -38,7 +37,7 @@ from experiments.model_scores import (
     threshold_of_best_f1,
 )
 from experiments.model_training import predict
-from experiments.samples import Samples, has_both_causes, make_samples
+from experiments.samples import Samples, has_both_causes, make_samples, telemetry_labels
 
 
 def scored_calls(task: str, calls: Sequence[DatasetCall]) -> list[DatasetCall]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from bwe_env.labels import (
     NETWORK_CLASSES,
     NOT_RANDOM,
     RANDOM,
+    CongestionLabels,
     RandomLossLabels,
     congestion_labels,
     first_of_episodes,
@@ -93,6 +95,13 @@ def loss_labels(call: DatasetCall) -> RandomLossLabels:
     )
 
 
+def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
+    """Congestion labels of a call's bins of 0.1 s, dtype `bwe_env.telemetry.TELEMETRY`."""
+    lost = telemetry["lost_packets"]
+    reported = lost + telemetry["acked_packets"]
+    return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
+
+
 def has_both_causes(call: DatasetCall) -> bool:
     """Whether a call has episodes of random loss and episodes of congestion."""
     kind = loss_labels(call).kind
@@ -132,14 +141,7 @@ def _random_loss(call: DatasetCall, learn: bool) -> Chosen | None:
 
 
 def _congestion(call: DatasetCall, learn: bool) -> Chosen | None:
-    telemetry = call.telemetry
-    lost = telemetry["lost_packets"]
-    labels = congestion_labels(
-        telemetry["rtt_ms"],
-        lost,
-        reported_packets=lost + telemetry["acked_packets"],
-        interval_s=call.interval_s,
-    )
+    labels = telemetry_labels(call.telemetry)
     bins = np.flatnonzero(labels.is_scored)
     if learn:
         generator = _generator("congestion", call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 
 from agents.network_model import NetworkModel, NetworkModelConfig
 from agents.online_models import OnlineModels
-from bwe_env.labels import congestion_labels
 from bwe_env.rollout import record_calls
 from experiments import model_online
 from experiments.collected_networks import collected_networks, sender_of
-from experiments.dataset import DatasetCall, read_calls
+from experiments.dataset import DatasetCall
 from experiments.model_online import (
     HORIZON_BINS,
     alarm_starts,
@@ -26,11 +24,10 @@ from experiments.model_online import (
     falls_of,
     false_alarms,
     shadow_calls,
-    telemetry_labels,
     threshold_for_false_alarms,
 )
 from experiments.model_training import predict
-from experiments.samples import make_samples
+from experiments.samples import make_samples, telemetry_labels
 from tests.experiments.dataset_calls import quiet_telemetry
 
 Scores = NDArray[np.float64]
@@ -98,16 +95,6 @@ def test_an_early_alarm_is_not_false_for_want_of_a_spike() -> None:
     assert not labels.had_spike.any()
     assert not labels.is_positive.any()
     assert false_alarms(telemetry, scores_at(300, 140), 0.5) == 0
-
-
-def test_telemetry_labels_are_those_of_the_definitions(small_dataset: Path) -> None:
-    for call in read_calls(small_dataset, ["test"])[:3]:
-        lost = call.telemetry["lost_packets"]
-        reported = lost + call.telemetry["acked_packets"]
-        expected = congestion_labels(call.telemetry["rtt_ms"], lost, reported_packets=reported)
-        labels = telemetry_labels(call.telemetry)
-        for name in ("had_spike", "is_followed", "is_positive", "is_scored"):
-            np.testing.assert_array_equal(getattr(labels, name), getattr(expected, name))
 
 
 def test_the_threshold_is_the_smallest_that_is_quiet_enough_from_there_on() -> None:
