@@ -197,13 +197,6 @@ def test_losses_by_hand() -> None:
     assert loss == pytest.approx(-(math.log(0.5) + 2 * math.log(0.1)) / 3)
 
 
-def test_windows_of_a_shorter_task_go_round_each_as_often_as_the_others_but_for_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-    counts = torch.bincount(model_training._rows(7, 31, generator))
-    assert counts.sum() == 31
-    assert counts.max() - counts.min() <= 1
-
-
 # --- Calibration ----------------------------------------------------------------------------------
 
 
