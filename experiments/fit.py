@@ -30,11 +30,15 @@ from experiments.run_directory import RunDirectory, write_json
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from agents.network_model import NetworkModelConfig
     from experiments.model_training import TrainedModel, Training
     from experiments.samples import Samples
 
 #: ``--task`` of the model that answers all questions.
 MULTI = "multi"
+#: Units of the dense and the shared layer. Ours: twice as many hardly help one task; several share
+#: more, and stay below half of what their models weigh together.
+SINGLE_UNITS, MULTI_UNITS = 64, 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,10 @@ class FitConfig:
     """one model each"""
     dataset: Path | None = None
     """a folder made by experiments.collect; by default that of its own defaults, made if missing"""
+    dense_units: int | None = None
+    """by default 64, and 96 where several tasks share them"""
+    shared_units: int | None = None
+    """of the layer in front of the heads, in the same way"""
     epochs: int = 24
     """at most, over the windows"""
     patience: int = 8
@@ -82,6 +90,18 @@ class FitConfig:
     def tasks(self) -> tuple[str, ...]:
         """The questions that the model answers."""
         return tuple(TASKS) if self.task == MULTI else (self.task,)
+
+    def model_config(self) -> NetworkModelConfig:
+        """The architecture."""
+        from agents.network_model import NetworkModelConfig
+
+        units = MULTI_UNITS if self.task == MULTI else SINGLE_UNITS
+        return NetworkModelConfig(
+            tasks=self.tasks,
+            inputs=self.inputs,
+            dense_units=units if self.dense_units is None else self.dense_units,
+            shared_units=units if self.shared_units is None else self.shared_units,
+        )
 
     @property
     def run_name(self) -> str:
@@ -176,7 +196,7 @@ def _fit_seed(config: FitConfig, data: FitData, run: RunDirectory, seed: int) ->
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
-    from agents.network_model import NetworkModelConfig, export_onnx, save_network_model
+    from agents.network_model import export_onnx, save_network_model
     from experiments.model_training import train_model
 
     started = time.perf_counter()
@@ -185,7 +205,7 @@ def _fit_seed(config: FitConfig, data: FitData, run: RunDirectory, seed: int) ->
     bar = tqdm(total=config.epochs, desc=f"seed {seed}", unit=" epochs", disable=None, leave=False)
     with bar, SummaryWriter(str(events)) as writer:
         result = train_model(
-            NetworkModelConfig(tasks=config.tasks, inputs=config.inputs),
+            config.model_config(),
             data.train,
             data.validation,
             training=config.training(),
