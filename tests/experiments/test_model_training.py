@@ -130,7 +130,8 @@ def test_training_stops_after_its_patience_and_returns_the_best_epoch(
         seed=0,
         on_epoch=lambda epoch, row: told.append(epoch),
     )
-    assert (result.epochs, result.best_epoch, result.validation_loss) == (5, 2, 0.5)
+    assert (result.epochs, result.best_epoch) == (5, 2)
+    assert result.validation_loss == pytest.approx(0.5, rel=1e-6)  # single precision
     assert told == [1, 2, 3, 4, 5]
     assert [row["validation/loss"] for row in result.history] == [0.9, 0.5, 0.7, 0.6, 0.8]
     assert set(result.history[0]) == {"train/loss", "validation/loss", "validation/congestion"}
