@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from bwe_env.network import Network as Network
     from bwe_env.observation import ObservationConfig as ObservationConfig
     from bwe_env.reward import RewardConfig as RewardConfig
+    from bwe_env.rollout import record_calls as record_calls
     from bwe_env.rollout import run_calls as run_calls
+    from bwe_env.telemetry import NetworkModels as NetworkModels
     from bwe_env.trace import Trace as Trace
     from bwe_env.vector_env import BandwidthEstimationVectorEnv as BandwidthEstimationVectorEnv
 
@@ -38,11 +40,13 @@ _HOME = {
     "GccParameters": "gcc",
     "GoogCc": "gcc",
     "Network": "network",
+    "NetworkModels": "telemetry",
     "ObservationConfig": "observation",
     "RateDecision": "estimator",
     "RatePolicy": "estimator",
     "RewardConfig": "reward",
     "Trace": "trace",
+    "record_calls": "rollout",
     "run_calls": "rollout",
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bwe_env.errors import ConfigError
+from bwe_env.feature_scale import markdown_table
 from bwe_env.network_features import (
     BIN_S,
     DENSE_FEATURES,
@@ -295,3 +298,9 @@ def test_windows_that_end_nowhere_or_out_of_order_are_refused(at):
 def test_rows_of_another_kind_are_refused():
     with pytest.raises(ConfigError, match="TELEMETRY"):
         call_features(np.zeros(5), [1], window_bins=40)
+
+
+def test_the_documentation_shows_the_tables_of_features():
+    page = Path(__file__).parent.parent.joinpath("docs/network-models.md").read_text()
+    assert markdown_table(SERIES_FEATURES) in page
+    assert markdown_table(DENSE_FEATURES) in page
