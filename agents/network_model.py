@@ -56,6 +56,7 @@ class NetworkModelConfig:
     """of the fully connected layer in front of the heads"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))  # a list in a manifest
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ConfigError(f"tasks={self.tasks!r} must be one task or several different ones.")
         for name in self.tasks:

@@ -157,7 +157,8 @@ def dataset_key(counts: dict[str, int]) -> tuple[str, dict[str, Any]]:
             for split, count in counts.items()
         },
         "schema_version": SCHEMA_VERSION,
-        "senders": {sender.name: repr(sender.call) for sender in SENDERS},
+        "senders": [(sender.name, repr(sender.call)) for sender in SENDERS],
+        "shard_calls": SHARD_CALLS,
         "simulator": CACHE_DIRECTORY.name,
     }
     return fingerprint(recipe), recipe

@@ -283,8 +283,15 @@ def model_folders(run: Path) -> list[Path]:
 
 
 def run_key(run: Path) -> str:
-    """Key of the dataset that a run's models were trained on."""
-    return str(RunDirectory.open(run).record["networks"]["dataset"])
+    """Key of the dataset that a run's models were trained on.
+
+    Raises:
+        ArtifactError: no such run, or one of something else.
+    """
+    networks = RunDirectory.open(run).record.get("networks", {})
+    if "dataset" not in networks:
+        raise ArtifactError(f"{run} is no run of python -m experiments.fit.")
+    return str(networks["dataset"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -197,7 +197,7 @@ def _platt(logits: Tensor, labels: Tensor, *, with_offset: bool) -> tuple[float,
 
 
 def _calibrate(model: NetworkModel, validation: Mapping[str, TaskWindows]) -> None:
-    """Fit each head's scale and offset to the validation windows as they come, unweighted."""
+    """Fit each head's scale and offset to the validation windows, classes as frequent as there."""
     for index, task in enumerate(model.tasks):
         windows = validation[task.name]
         logits = all_logits(model, windows)

@@ -8,7 +8,7 @@ episode, every second of congestion, and so on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,6 +197,32 @@ CHOOSE: dict[str, Callable[[DatasetCall, bool], Chosen | None]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _CallWindows:
+    """The windows of one call, and its features."""
+
+    call: int
+    chosen: Chosen
+    series: NDArray[np.float32]
+    dense: NDArray[np.float32]
+
+
+def _windows_of(
+    task: str, calls: Sequence[DatasetCall], *, learn: bool, window_bins: int
+) -> Iterator[_CallWindows]:
+    """Of every call that has any."""
+    for index, call in enumerate(calls):
+        if call.interval_s != BIN_S:
+            raise ArtifactError(
+                f"{call.network!r} has bins of {call.interval_s:g} s, features are of bins of "
+                f"{BIN_S:g} s: they would mean something else. Collect it anew in such bins."
+            )
+        chosen = CHOOSE[task](call, learn)
+        if chosen is not None and len(chosen.bins):
+            series, dense = call_features(call.telemetry, chosen.bins, window_bins=window_bins)
+            yield _CallWindows(call=index, chosen=chosen, series=series, dense=dense)
+
+
 def make_samples(
     task: str, calls: Sequence[DatasetCall], *, learn: bool, window_bins: int | None = None
 ) -> Samples:
@@ -207,52 +233,30 @@ def make_samples(
         window_bins: of the model; that of the task by default.
 
     Raises:
-        ArtifactError: no call has a window of this task, or a call's bins are not of 0.1 s.
-        UnknownNameError: no such task; the known ones are listed.
+        ArtifactError: no call has a window of this task, or a call has bins of another length.
     """
-    bins = task_of(task).window_bins if window_bins is None else window_bins
+    bins = window_bins or task_of(task).window_bins
+    parts = list(_windows_of(task, calls, learn=learn, window_bins=bins))
+    if not parts:
+        raise ArtifactError(f"no call of the dataset has a window of the task {task!r}.")
     names = sorted({call.network for call in calls})
     type_of = {call.network: call.network_type for call in calls}
     padding = np.full((bins - 1, NUM_SERIES), -1.0, dtype=np.float32)
-    series, rows = [], 0
-    columns: dict[str, list[NDArray[np.int64]]] = {
-        name: [] for name in ("first_row", "labels", "special", "network", "call", "bin")
-    }
-    dense = []
-    for index, call in enumerate(calls):
-        if call.interval_s != BIN_S:
-            raise ArtifactError(
-                f"{call.network!r} has bins of {call.interval_s:g} s, features are of bins of "
-                f"{BIN_S:g} s: they would mean something else. Collect it anew in such bins."
-            )
-        chosen = CHOOSE[task](call, learn)
-        if chosen is None or len(chosen.bins) == 0:
-            continue
-        of_call, of_windows = call_features(call.telemetry, chosen.bins, window_bins=bins)
-        series += [padding, of_call]
-        dense.append(of_windows)
-        count = len(chosen.bins)
-        columns["first_row"].append(rows + chosen.bins)
-        columns["labels"].append(chosen.labels)
-        columns["special"].append(chosen.is_special)
-        columns["network"].append(np.full(count, names.index(call.network)))
-        columns["call"].append(np.full(count, index))
-        columns["bin"].append(chosen.bins)
-        rows += len(padding) + len(of_call)
-    if not dense:
-        raise ArtifactError(f"no call of the dataset has a window of the task {task!r}.")
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    rows = np.cumsum([0, *(len(padding) + len(part.series) for part in parts)])
+    counts = [len(part.chosen.bins) for part in parts]
+    networks = [names.index(calls[part.call].network) for part in parts]
+    ends = np.concatenate([part.chosen.bins for part in parts])
     return Samples(
         task=task,
         window_bins=bins,
-        series=np.concatenate(series),
-        first_row=joined["first_row"],
-        dense=np.concatenate(dense),
-        labels=joined["labels"],
-        is_special=joined["special"].astype(np.bool_),
-        network=joined["network"],
-        call=joined["call"],
-        bin=joined["bin"],
+        series=np.concatenate([piece for part in parts for piece in (padding, part.series)]),
+        first_row=np.repeat(rows[:-1], counts) + ends,
+        dense=np.concatenate([part.dense for part in parts]),
+        labels=np.concatenate([part.chosen.labels for part in parts]),
+        is_special=np.concatenate([part.chosen.is_special for part in parts]),
+        network=np.repeat(networks, counts),
+        call=np.repeat([part.call for part in parts], counts),
+        bin=ends,
         networks=tuple(names),
         types=tuple(type_of[name] for name in names),
     )

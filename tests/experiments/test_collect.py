@@ -113,7 +113,8 @@ def test_calls_depend_neither_on_threads_nor_on_shards_nor_on_an_interruption(
     with pytest.raises(ArtifactError, match=r"has 10 calls of split train instead of 12"):
         read_calls(tmp_path / "calls", ["train"])
     resumed = collect_simulated(config, quiet=True)
-    assert read_manifest(resumed)["key"] == read_manifest(small_dataset)["key"]
+    # A folder holds shards of one length: what was cut off goes on with it.
+    assert read_manifest(resumed)["key"] != read_manifest(small_dataset)["key"]
     for split in COUNTS:
         both = [
             encode_shard(sorted(read_calls(directory, [split]), key=lambda call: call.network))
