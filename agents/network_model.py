@@ -14,6 +14,7 @@ are safetensors with a manifest (`agents.artifact`).
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,15 +228,17 @@ def export_onnx(model: NetworkModel, path: str | Path) -> None:
         ) from error
     batch = torch.export.Dim("batch")
     example = (torch.zeros(2, model.config.window_bins, NUM_SERIES), torch.zeros(2, NUM_DENSE))
-    program = torch.onnx.export(
-        model.eval(),
-        example,
-        input_names=["series", "dense"],
-        output_names=["probability"],
-        dynamic_shapes={"series": {0: batch}, "dense": {0: batch}},
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch to itself
+        program = torch.onnx.export(
+            model.eval(),
+            example,
+            input_names=["series", "dense"],
+            output_names=["probability"],
+            dynamic_shapes={"series": {0: batch}, "dense": {0: batch}},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(str(path))
 
