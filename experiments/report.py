@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -38,10 +38,10 @@ class ReportConfig:
     logs: tuple[Path, ...] = ()
     """logs of real calls, or folders of them, to score random loss on"""
     out: Path = Path("runs/models-report")
-    """folder of the page and its figures; replaced"""
+    """folder of the page and its figures; files of their names are replaced"""
     online: bool = True
     """score the models in calls, too; without it the report takes half the time"""
-    threads: Annotated[int, tyro.conf.arg(help_behavior_hint="")] = 2
+    threads: int = 2
     """of the simulator and of torch"""
 
     def __post_init__(self) -> None:
