@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agents.network_model import NetworkModel, load_network_model
 from bwe_env.errors import ConfigError
 from bwe_env.labels import ELIGIBLE_LOST_PACKETS
-from bwe_env.network_features import SECOND_BINS, FeatureStream
+from bwe_env.network_features import BIN_S, SECOND_BINS, FeatureStream
 
 
 class OnlineModels:
@@ -108,10 +108,39 @@ def follow_log(models: OnlineModels, telemetry: NDArray[Any]) -> NDArray[np.floa
 
     Returns:
         Probabilities after each bin, shape (bins, len(models.outputs)).
+
+    Raises:
+        ConfigError: bins of another length, or of which a log cannot tell what was sent, received
+            or lost (a dump of webrtc-internals).
     """
+    _check_bins(telemetry)
     models.reset(1)
     is_active = np.ones(1, dtype=np.bool_)
     rows = [
         models.update(telemetry[index : index + 1], is_active) for index in range(len(telemetry))
     ]
     return np.concatenate([*rows, np.empty((0, len(models.outputs)), dtype=np.float32)])
+
+
+#: What a log must know of every bin; the delays may be missing in some.
+_COUNTS = ("sent_bytes", "acked_packets", "acked_bytes", "lost_packets", "loss_runs")
+
+
+def _check_bins(telemetry: NDArray[Any]) -> None:
+    """Refuse bins that features would be computed from, but mean something else."""
+    lengths_s = np.diff(telemetry["time_s"], prepend=0.0)
+    # Times of datasets have single precision; the last bin of a dropped call is shorter.
+    is_other = np.abs(lengths_s[:-1] - BIN_S) > BIN_S / 10.0
+    if is_other.any() or (lengths_s[-1:] > 1.1 * BIN_S).any():
+        index = int(np.argmax(is_other)) if is_other.any() else len(lengths_s) - 1
+        raise ConfigError(
+            f"bin {index} lasts {lengths_s[index]:g} s; network models follow whole calls in bins "
+            f"of {BIN_S:g} s, such as event logs and recorded runs give."
+        )
+    for name in _COUNTS:
+        unknown = np.isnan(telemetry[name])
+        if unknown.any():
+            raise ConfigError(
+                f"{name} of bin {int(np.argmax(unknown))} is not known; network models need the "
+                "counts of every bin, such as event logs and recorded runs give."
+            )

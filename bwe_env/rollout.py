@@ -25,6 +25,7 @@ from bwe_env.external import ExternalEstimators
 from bwe_env.gcc import GccParameters
 from bwe_env.metrics import CALL_COLUMNS
 from bwe_env.network import Network
+from bwe_env.network_features import BIN_S
 from bwe_env.observation import NUM_FEATURES, ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
@@ -63,7 +64,7 @@ def run_calls(
     Args:
         controller: "gcc" for the compiled GCC; a `RatePolicy`, asked once per interval for a whole
             batch; or a factory of `BandwidthEstimator`, asked at every report of every call.
-        network_models: what they say is part of a `RatePolicy`'s observation.
+        network_models: what they say is part of a `RatePolicy`'s observation; intervals of 0.1 s.
         progress: called with the number of calls that have just been finished.
 
     Returns:
@@ -71,7 +72,7 @@ def run_calls(
 
     Raises:
         UnknownNameError: a controller's name other than "gcc".
-        ConfigError: no networks or no seeds.
+        ConfigError: no networks or no seeds, or network models and intervals other than theirs.
     """
     call = call or CallConfig()
     tables: list[dict[str, NDArray[Any]]] = []
@@ -130,7 +131,7 @@ def record_calls(
 
     Raises:
         UnknownNameError: a controller's name other than "gcc".
-        ConfigError: no networks or no seeds.
+        ConfigError: no networks or no seeds, or network models and intervals other than theirs.
     """
     for played in _play(
         networks,
@@ -216,6 +217,7 @@ def _make_world(
     gcc: GccParameters | None,
     network_models: NetworkModels | None,
 ) -> World:
+    check_models_interval(network_models, call.interval_s)
     return World.make(
         num_envs,
         networks,
@@ -226,6 +228,16 @@ def _make_world(
         controller=_controller_id(controller),
         models=network_models,
     )
+
+
+def check_models_interval(models: NetworkModels | None, interval_s: float) -> None:
+    """Raise `ConfigError` where models would meet intervals of another length than their bins."""
+    if models is not None and interval_s != BIN_S:
+        raise ConfigError(
+            f"network_models know intervals of {BIN_S:g} s, the calls have interval_s="
+            f"{interval_s:g}: their features would mean something else. Give interval_s={BIN_S:g}, "
+            "or no models."
+        )
 
 
 def _check_controller(controller: Controller) -> None:
@@ -280,7 +292,8 @@ def run_series(
 
     Raises:
         UnknownNameError: a controller's name other than "gcc".
-        ConfigError: no seeds, or hand-overs on the way back of media in both directions.
+        ConfigError: no seeds, hand-overs on the way back of media in both directions, or network
+            models and intervals other than theirs.
     """
     _check_controller(controller)
     if len(seeds) == 0:

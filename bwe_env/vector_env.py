@@ -35,6 +35,7 @@ from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array
 from bwe_env.reward import RewardConfig
+from bwe_env.rollout import check_models_interval
 from bwe_env.sim.batch import MODE_RATE, MODE_SCALE
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
@@ -113,6 +114,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         randomisation: how each reset varies the network that it draws; not at all by default.
         network_models: what they say of each interval (probability p as 2p - 1) stands behind its
             features in the observation; `agents.online_models.OnlineModels` makes such from files.
+            They want intervals of 0.1 s, and follow this environment alone: give another its own.
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.
@@ -173,6 +175,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
+        check_models_interval(network_models, self.call_config.interval_s)
         if network_models is not None:
             network_models.reset(num_envs)
         self._world = World.make(

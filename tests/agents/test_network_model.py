@@ -25,7 +25,7 @@ from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
 from bwe_env.labels import ELIGIBLE_LOST_PACKETS
 from bwe_env.network_features import NUM_DENSE, NUM_SERIES, call_features, series_windows
 from bwe_env.observation import NUM_FEATURES
-from bwe_env.rollout import record_calls, run_calls
+from bwe_env.rollout import record_calls, run_calls, run_series
 from bwe_env.telemetry import TELEMETRY
 from bwe_env.trace import networks
 from bwe_env.vector_env import BandwidthEstimationVectorEnv
@@ -196,6 +196,35 @@ def test_models_in_calls_say_what_they_say_over_their_records(some_networks, rec
         assert np.allclose(call.probabilities, said, atol=1e-6)
 
 
+@pytest.mark.parametrize("interval_s", [0.05, 1.0])
+def test_a_log_with_bins_of_another_length_is_refused(interval_s):
+    rows = np.zeros(30, dtype=TELEMETRY)
+    rows["time_s"] = interval_s * np.arange(1, 31)
+    with pytest.raises(ConfigError, match=f"bin 0 lasts {interval_s:g} s"):
+        follow_log(OnlineModels([model_of("congestion")]), rows)
+
+
+def test_a_log_that_begins_within_a_call_or_lacks_bins_is_refused():
+    models = OnlineModels([model_of("congestion")])
+    rows = np.zeros(30, dtype=TELEMETRY)
+    rows["time_s"] = np.float32(0.1) * np.arange(1, 31)
+    with pytest.raises(ConfigError, match=r"bin 0 lasts 1\.1 s"):
+        follow_log(models, rows[10:])
+    with pytest.raises(ConfigError, match=r"bin 9 lasts 0\.2 s"):
+        follow_log(models, np.delete(rows, 9))
+    rows["time_s"][-1] += 0.4
+    with pytest.raises(ConfigError, match=r"bin 29 lasts 0\.5 s"):
+        follow_log(models, rows)
+
+
+def test_a_log_that_cannot_tell_what_was_lost_is_refused():
+    rows = np.zeros(30, dtype=TELEMETRY)
+    rows["time_s"] = 0.1 * np.arange(1, 31)
+    rows["lost_packets"][4] = np.nan
+    with pytest.raises(ConfigError, match="lost_packets of bin 4 is not known"):
+        follow_log(OnlineModels([model_of("congestion")]), rows)
+
+
 def test_two_models_with_one_output_are_refused():
     with pytest.raises(ConfigError, match="answer the same question"):
         OnlineModels([model_of("congestion"), model_of("congestion", "random_loss")])
@@ -211,6 +240,17 @@ def make_env(some_networks, num_envs: int, **options) -> BandwidthEstimationVect
     return BandwidthEstimationVectorEnv(
         num_envs, networks=some_networks, call=SHORT, network_models=models, **options
     )
+
+
+def test_intervals_that_models_do_not_know_are_refused(some_networks):
+    models = OnlineModels([model_of("congestion")])
+    call = CallConfig(duration_s=6.0, interval_s=0.06)
+    with pytest.raises(ConfigError, match=r"interval_s=0\.06"):
+        BandwidthEstimationVectorEnv(2, networks=some_networks, call=call, network_models=models)
+    with pytest.raises(ConfigError, match=r"interval_s=0\.06"):
+        run_calls(some_networks, "gcc", call=call, network_models=models)
+    with pytest.raises(ConfigError, match=r"interval_s=0\.06"):
+        run_series(some_networks[0], "gcc", call=call, network_models=models)
 
 
 def test_what_models_say_stands_behind_the_features_of_each_interval(some_networks):
