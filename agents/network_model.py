@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -241,8 +241,3 @@ def export_onnx(model: NetworkModel, path: str | Path) -> None:
         )
     assert program is not None
     program.save(str(path))
-
-
-def total_parameters(models: Sequence[NetworkModel]) -> int:
-    """Trained numbers of several models."""
-    return sum(model.num_parameters for model in models)
