@@ -135,6 +135,7 @@ def study_task(study: Study, task: str) -> None:
     report.contestants = {**report.contestants, f"{RULE} ({task})": str(study.rules[task])}
     contestants = _contestants(study, run, task)
     parts = subsets(samples, calls)
+    headline = next(iter(parts.values()))
     wide: dict[str, Samples] = {}
     if study.multi is not None:
         window_bins = study.multi.models[0].config.window_bins
@@ -148,10 +149,10 @@ def study_task(study: Study, task: str) -> None:
             report.contests.append(contest)
             others = [name for name in contest.values if name != MODEL]
             report.differences += [(contest, MODEL, name) for name in others]
-        if part is next(iter(parts.values())):
+        if part is headline:
             _draw(study, run, part, subset, answers)
-    report.importances[task] = permutation_importance(run.models[0], samples)
-    report.calibration_errors[task] = calibration_errors(run.models, samples)
+    report.importances[task] = permutation_importance(run.models[0], headline)
+    report.calibration_errors[task] = calibration_errors(run.models, headline)
 
 
 def _draw(
