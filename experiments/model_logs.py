@@ -13,7 +13,7 @@ from bwe_env.network_features import BIN_S
 from experiments.collect import CollectConfig, collect_logs
 from experiments.dataset import DatasetCall, read_calls
 from experiments.model_online import Fall, capacity_falls_s, falls_of, false_alarms
-from experiments.model_report import MODEL, RULE, LogScores
+from experiments.model_report import BITRATE, MODEL, RULE, LogScores
 from experiments.model_runs import Study
 from experiments.model_scores import Contest, answers_of, hold
 from experiments.model_tasks import rule_answers
@@ -34,12 +34,14 @@ def study_logs(study: Study, logs: Sequence[Path]) -> None:
     assert run is not None
     samples = make_samples("random_loss", calls, learn=False)
     answers = answers_of(run.models, samples)
-    rule = study.rules["random_loss"]
+    contestants = {
+        MODEL: answers,
+        RULE: [rule_answers(study.rules["random_loss"], samples)],
+        BITRATE: [rule_answers(study.rules[BITRATE], samples)],
+    }
     contests: list[Contest] = []
     if len(np.unique(samples.labels)) == 2:
-        contests = hold(
-            samples, {MODEL: answers, RULE: [rule_answers(rule, samples)]}, subset="logs"
-        )
+        contests = hold(samples, contestants, subset="logs")
     runs = []
     for index in np.unique(samples.call):
         rows = samples.call == index

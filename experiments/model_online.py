@@ -155,7 +155,7 @@ def _false_alarms(
 
 
 def threshold_for_false_alarms(
-    telemetry: Sequence[NDArray[Any]],
+    is_followed: Sequence[NDArray[np.bool_]],
     scores: Sequence[NDArray[np.floating]],
     *,
     per_minute: float,
@@ -164,14 +164,13 @@ def threshold_for_false_alarms(
 
     So do all larger ones. 1 where even that has more.
     """
-    minutes = sum(len(rows) for rows in telemetry) * BIN_S / 60.0
-    followed = [telemetry_labels(rows).is_followed for rows in telemetry]
+    minutes = sum(len(rows) for rows in scores) * BIN_S / 60.0
     quiet = 1.0
     # From above: alarms that grow together can make a lower threshold quiet again, and useless.
     for threshold in np.linspace(1.0, 0.0, 201)[:-1]:
         alarms = sum(
-            _false_alarms(is_followed, rows, threshold)
-            for rows, is_followed in zip(scores, followed, strict=True)
+            _false_alarms(followed, rows, threshold)
+            for rows, followed in zip(scores, is_followed, strict=True)
         )
         if alarms > per_minute * minutes:
             break

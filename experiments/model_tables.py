@@ -19,7 +19,7 @@ from experiments.stats import Interval
 UNKNOWN = "–"
 #: Follows a difference whose interval excludes zero.
 SURE = " *"
-SURE_TEXT = "* the 95 % interval excludes zero."
+SURE_TEXT = "* the 95 % interval excludes zero, without a correction for how many there are."
 INTERVAL_TEXT = "Mean over seeds [95 % interval over networks]."
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from agents.network_model import NetworkModel
 from agents.network_tasks import task_of
 from baselines.rules import BitrateControl, tune
-from bwe_env.labels import congestion_labels
 from experiments.classification import confusion, macro_f1, pr_auc
 from experiments.dataset import DatasetCall
 from experiments.model_report import (
@@ -37,7 +36,13 @@ from experiments.model_scores import (
     threshold_of_best_f1,
 )
 from experiments.model_training import predict
-from experiments.samples import Samples, has_both_causes, make_samples, telemetry_labels
+from experiments.samples import (
+    Samples,
+    has_both_causes,
+    make_samples,
+    queue_labels,
+    telemetry_labels,
+)
 
 
 def scored_calls(task: str, calls: Sequence[DatasetCall]) -> list[DatasetCall]:
@@ -66,21 +71,19 @@ def by_queue(samples: Samples, calls: Sequence[DatasetCall]) -> Samples:
     """The same windows of congestion, labelled by the losses of queues, AQM and policers alone."""
     labels = samples.labels.copy()
     for index in np.unique(samples.call):
-        telemetry = calls[index].telemetry
-        by_cause = congestion_labels(
-            telemetry["rtt_ms"],
-            calls[index].truth["reported_congestion_packets"],
-            reported_packets=telemetry["lost_packets"] + telemetry["acked_packets"],
-        )
         rows = samples.call == index
-        labels[rows] = by_cause.is_positive[samples.bin[rows]]
+        labels[rows] = queue_labels(calls[index]).is_positive[samples.bin[rows]]
     return dataclasses.replace(samples, labels=labels)
 
 
-def _tuned_rule(study: Study, task: str) -> Any:
-    train = make_samples(task, study.calls["train"], learn=True)
-    if task == "congestion":
-        train = subset_of(train, train.is_special)  # the headline's windows
+def headline_of(task: str, calls: Sequence[DatasetCall]) -> Samples:
+    """The windows of some calls that a headline is taken from."""
+    chosen = scored_calls(task, calls)
+    return next(iter(subsets(make_samples(task, chosen, learn=False), chosen).values()))
+
+
+def _tuned_rule(task: str, train: Samples) -> Any:
+    """The best rule on train windows that are chosen as the scored ones are."""
 
     def objective(answers: NDArray[Any], labels: NDArray[np.int64]) -> float:
         once = np.ones((1, len(labels)))
@@ -114,9 +117,7 @@ def _contestants(study: Study, run: FittedRun, task: str) -> dict[str, Contestan
         RULE: lambda samples: [rule_answers(rule, samples)],
     }
     if task == "random_loss":
-        train = make_samples(task, study.calls["train"], learn=True)
-        control = BitrateControl.fit(train.dense, train.labels)
-        contestants[BITRATE] = lambda samples: [control.score(samples.dense)]
+        contestants[BITRATE] = lambda samples: [study.rules[BITRATE].score(samples.dense)]
     for inputs, name in ABLATIONS.items():
         other = study.run(task, inputs)
         if other is not None:
@@ -131,7 +132,10 @@ def study_task(study: Study, task: str) -> None:
     report = study.report
     calls = scored_calls(task, study.calls["test"])
     samples = make_samples(task, calls, learn=False)
-    study.rules[task] = _tuned_rule(study, task)
+    train = headline_of(task, study.calls["train"])
+    study.rules[task] = _tuned_rule(task, train)
+    if task == "random_loss":
+        study.rules[BITRATE] = BitrateControl.fit(train.dense, train.labels)
     report.contestants = {**report.contestants, f"{RULE} ({task})": str(study.rules[task])}
     contestants = _contestants(study, run, task)
     parts = subsets(samples, calls)
@@ -184,9 +188,7 @@ def _draw(
             )
         )
         return
-    validation = make_samples(task, scored_calls(task, study.calls["validation"]), learn=False)
-    if task == "congestion":
-        validation = subset_of(validation, validation.is_special)
+    validation = headline_of(task, study.calls["validation"])
     known = predict(run.models[0], validation)[:, 0]
     threshold = threshold_of_best_f1(known, validation.labels == 1)
     is_positive = samples.labels == 1

@@ -3,7 +3,8 @@
 The loss weighs classes inversely to how often they occur, so that a rare class counts as much as a
 common one. Training stops when the validation networks' loss no longer falls and goes back to its
 best epoch; then each head gets a scale and an offset that fit its probabilities to the frequencies
-of the validation networks (Platt; for several classes a temperature alone).
+of the validation windows, thinned as those that are learnt from (Platt; for several classes a
+temperature alone).
 """
 
 from __future__ import annotations

@@ -102,6 +102,16 @@ def telemetry_labels(telemetry: NDArray[Any]) -> CongestionLabels:
     return congestion_labels(telemetry["rtt_ms"], lost, reported_packets=reported)
 
 
+def queue_labels(call: DatasetCall) -> CongestionLabels:
+    """Congestion labels of a call by the losses of queues, AQM and policers alone."""
+    telemetry = call.telemetry
+    return congestion_labels(
+        telemetry["rtt_ms"],
+        call.truth["reported_congestion_packets"],
+        reported_packets=telemetry["lost_packets"] + telemetry["acked_packets"],
+    )
+
+
 def has_both_causes(call: DatasetCall) -> bool:
     """Whether a call has episodes of random loss and episodes of congestion."""
     kind = loss_labels(call).kind

@@ -97,15 +97,19 @@ def test_an_early_alarm_is_not_false_for_want_of_a_spike() -> None:
     assert false_alarms(telemetry, scores_at(300, 140), 0.5) == 0
 
 
+def followed(calls: list[NDArray[Any]]) -> list[NDArray[np.bool_]]:
+    return [telemetry_labels(call).is_followed for call in calls]
+
+
 def test_the_threshold_is_the_smallest_that_is_quiet_enough_from_there_on() -> None:
     calls = [quiet_telemetry(600), quiet_telemetry(600)]  # two minutes
     scores = [scores_at(600, [50, 150], 0.31), scores_at(600, [250], 0.62)]
     scores[1][350] = 0.8
     # Four false alarms: at 0.31 twice, at 0.62 and at 0.8.
     for per_minute, expected in ((0.0, 0.805), (0.5, 0.625), (1.0, 0.315), (1.5, 0.315)):
-        threshold = threshold_for_false_alarms(calls, scores, per_minute=per_minute)
+        threshold = threshold_for_false_alarms(followed(calls), scores, per_minute=per_minute)
         assert threshold == pytest.approx(expected)
-    lowest = threshold_for_false_alarms(calls, scores, per_minute=2.0)
+    lowest = threshold_for_false_alarms(followed(calls), scores, per_minute=2.0)
     assert lowest == pytest.approx(0.005)
 
 
@@ -113,8 +117,8 @@ def test_always_firing_is_no_way_to_few_false_alarms() -> None:
     """Below 0.4 there is one long alarm, which would count once if it was not raised anew."""
     telemetry = [quiet_telemetry(600)]
     wavering = np.where(np.arange(600) % 30 < 15, 0.8, 0.4)
-    assert threshold_for_false_alarms(telemetry, [wavering], per_minute=2.0) > 0.8
-    assert threshold_for_false_alarms(telemetry, [np.ones(600)], per_minute=2.0) == 1.0
+    assert threshold_for_false_alarms(followed(telemetry), [wavering], per_minute=2.0) > 0.8
+    assert threshold_for_false_alarms(followed(telemetry), [np.ones(600)], per_minute=2.0) == 1.0
 
 
 # --- The alternating link -------------------------------------------------------------------------
