@@ -19,6 +19,7 @@ from experiments.model_training import (
     TaskWindows,
     Training,
     all_logits,
+    joint_loss,
     predict,
     task_loss,
     train_model,
@@ -65,6 +66,16 @@ def test_a_separable_problem_is_learnt_from_either_input(inputs: str) -> None:
     )
     # Places two apart with a noise of 0.3 overlap by less than one in a thousand.
     assert auc(result.model, planted("congestion", seed=2)) > 0.98
+
+
+def test_several_losses_count_between_their_sum_and_their_product() -> None:
+    assert joint_loss(torch.tensor([0.3])) == pytest.approx(0.3)
+    assert joint_loss(torch.tensor([0.04, 0.64])) == pytest.approx(0.25)  # (0.2 + 0.8) / 2, squared
+    losses = torch.tensor([0.04, 0.64], requires_grad=True)
+    joint_loss(losses).backward()
+    assert losses.grad is not None
+    # A sum would weigh them alike, a product by 16 to 1.
+    assert losses.grad[0] / losses.grad[1] == pytest.approx(4.0)
 
 
 def test_all_heads_of_a_model_of_several_tasks_learn() -> None:
@@ -133,7 +144,8 @@ def test_training_stops_after_its_patience_and_returns_the_best_epoch(
     assert (result.epochs, result.best_epoch) == (5, 2)
     assert result.validation_loss == pytest.approx(0.5, rel=1e-6)  # single precision
     assert told == [1, 2, 3, 4, 5]
-    assert [row["validation/loss"] for row in result.history] == [0.9, 0.5, 0.7, 0.6, 0.8]
+    losses = [row["validation/loss"] for row in result.history]
+    assert losses == pytest.approx([0.9, 0.5, 0.7, 0.6, 0.8], rel=1e-6)
     assert set(result.history[0]) == {"train/loss", "validation/loss", "validation/congestion"}
     final = result.model.state_dict()
     for name in set(final) - {"scale", "offset"}:  # those are fitted afterwards
