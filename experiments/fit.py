@@ -1,6 +1,6 @@
 """Fit network models: ``python -m experiments.fit --task random_loss``.
 
-Without a dataset at hand it collects one first (`experiments.collect`, under two minutes, kept
+Without a dataset at hand it collects one first (`experiments.collect`, about two minutes, kept
 under ``runs/datasets`` and found again). Every seed trains a model on the train networks, stops and
 calibrates it on the validation networks, and writes ``RUN/seed-N/network_model.*``. Test networks
 are left to ``python -m experiments.report models``. After Ctrl-C the seeds that are done stay, and
@@ -130,7 +130,7 @@ def dataset_of(config: FitConfig) -> Path:
     """The folder of the dataset, collected if need be."""
     if config.dataset is not None:
         return config.dataset
-    print("dataset: looking for one, or collecting it (under two minutes) …", flush=True)
+    print("dataset: looking for one, or collecting it (about two minutes) …", flush=True)
     return collect_simulated(CollectConfig())
 
 

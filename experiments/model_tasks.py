@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from agents.network_model import NetworkModel
 from agents.network_tasks import task_of
 from baselines.rules import BitrateControl, tune
+from bwe_env.network_features import FLOOR_BINS
 from experiments.classification import confusion, macro_f1, pr_auc
 from experiments.dataset import DatasetCall
+from experiments.model_online import HORIZON_BINS
 from experiments.model_report import (
     ABLATIONS,
     BITRATE,
@@ -228,13 +230,13 @@ def _scored_congestion(call: DatasetCall) -> tuple[NDArray[np.int64], Any]:
 
 
 def _example(call: DatasetCall, end: int, title: str) -> Example:
-    rows = slice(max(0, end - 39), end + 41)
+    rows = slice(max(0, end + 1 - HORIZON_BINS), end + 1 + HORIZON_BINS)
     rtt_ms = call.telemetry["rtt_ms"]
     return Example(
         network=call.network,
         title=title,
         time_s=call.telemetry["time_s"][rows] - call.telemetry["time_s"][end],
         rtt_ms=rtt_ms[rows],
-        floor_ms=float(np.nanmin(rtt_ms[max(0, end - 299) : end + 1])),
+        floor_ms=float(np.nanmin(rtt_ms[max(0, end + 1 - FLOOR_BINS) : end + 1])),
         lost_packets=call.telemetry["lost_packets"][rows],
     )
