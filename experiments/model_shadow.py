@@ -13,6 +13,7 @@ from agents.network_model import NetworkModel
 from agents.network_tasks import task_of
 from agents.online_models import OnlineModels
 from bwe_env.errors import ConfigError
+from bwe_env.network import Network
 from bwe_env.network_features import BIN_S
 from experiments.collected_networks import collected_networks
 from experiments.dataset import DatasetCall
@@ -81,12 +82,19 @@ def study_online(study: Study) -> None:
     if congestion is not None:
         study.thresholds = [_alarm_threshold(study, model) for model in congestion.models]
         _study_alternating(study, congestion)
-        low = [n for n in networks if n.trace.mean_bps < LOW_BPS]
+        low = [n for n in networks if n.trace.mean_bps < LOW_BPS and has_link_for_itself(n)]
         study.report.shares += congestion_shares(low, threads=study.threads)
         study.report.notes.append(
             f"GCC and the oracle were compared on the {len(low)} test networks whose mean capacity "
-            f"is below {LOW_BPS / 1e6:g} Mbps."
+            f"is below {LOW_BPS / 1e6:g} Mbps and on which the call has the link for itself: the "
+            "oracle knows the capacity, not its share of it."
         )
+
+
+def has_link_for_itself(network: Network) -> bool:
+    """Whether a call may send what the capacity allows: no others in the queue, no policer."""
+    is_shared = bool(network.cross_traffic) or network.competing_calls > 0
+    return not is_shared and network.link.policer_rate_bps == 0.0
 
 
 def _add_online_rows(
