@@ -15,6 +15,7 @@ from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig, feature_table
 from bwe_env.reward import RewardConfig
+from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import NetworkModels
 from bwe_env.vector_env import BandwidthEstimationVectorEnv
 
@@ -79,6 +80,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         gcc: GccParameters | Mapping[str, Any] | None = None,
         randomisation: RandomisationConfig | Mapping[str, Any] | None = None,
         network_models: NetworkModels | None = None,
+        targeting: SettingsPolicy | None = None,
         render_mode: str | None = None,
     ) -> None:
         self._vector = BandwidthEstimationVectorEnv(
@@ -91,6 +93,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
             gcc=gcc,
             randomisation=randomisation,
             network_models=network_models,
+            targeting=targeting,
             autoreset_mode=AutoresetMode.DISABLED,
             render_mode=render_mode,
         )

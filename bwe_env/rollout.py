@@ -33,6 +33,7 @@ from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
 from bwe_env.sim.packet import FATE_DELIVERED
 from bwe_env.sim.state import World
+from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import TELEMETRY, NetworkModels
 from bwe_env.units import BITS_PER_BYTE, s_to_us
 
@@ -55,6 +56,7 @@ def run_calls(
     observation: ObservationConfig | None = None,
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
+    targeting: SettingsPolicy | None = None,
     num_threads: int = 1,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -65,14 +67,17 @@ def run_calls(
         controller: "gcc" for the compiled GCC; a `RatePolicy`, asked once per interval for a whole
             batch; or a factory of `BandwidthEstimator`, asked at every report of every call.
         network_models: what they say is part of a `RatePolicy`'s observation; intervals of 0.1 s.
+        targeting: changes the senders' settings while calls go on; intervals of 0.1 s.
         progress: called with the number of calls that have just been finished.
 
     Returns:
-        Columns of `bwe_env.metrics.CALL_COLUMNS`, one row per call, networks outermost.
+        Columns of `bwe_env.metrics.CALL_COLUMNS`, and those that targeting adds; one row per call,
+        networks outermost.
 
     Raises:
         UnknownNameError: a controller's name other than "gcc".
-        ConfigError: no networks or no seeds, or network models and intervals other than theirs.
+        ConfigError: no networks or no seeds; or network models or targeting, and intervals other
+            than theirs.
     """
     call = call or CallConfig()
     tables: list[dict[str, NDArray[Any]]] = []
@@ -85,6 +90,7 @@ def run_calls(
         observation=observation,
         gcc=gcc,
         network_models=network_models,
+        targeting=targeting,
         num_threads=num_threads,
         batch_size=batch_size,
     ):
@@ -95,10 +101,13 @@ def run_calls(
             "seed": np.array([seed for _, seed in played.pairs], dtype=np.int64),
             "path": np.array([network.path for network in chosen]),
         }
-        tables.append({**table, **call_columns(played.world, played.steps, call)})
+        table |= call_columns(played.world, played.steps, call)
+        tables.append({name: table[name] for name in CALL_COLUMNS})
+        if targeting is not None:
+            tables[-1] |= targeting.call_columns()
         if progress is not None:
             progress(len(played.pairs))
-    return {name: np.concatenate([t[name] for t in tables]) for name in CALL_COLUMNS}
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +133,7 @@ def record_calls(
     seeds: Sequence[int] = (0,),
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
+    targeting: SettingsPolicy | None = None,
     num_threads: int = 1,
     batch_size: int = 64,
 ) -> Iterator[RecordedCall]:
@@ -142,6 +152,7 @@ def record_calls(
         observation=None,
         gcc=gcc,
         network_models=network_models,
+        targeting=targeting,
         num_threads=num_threads,
         batch_size=batch_size,
     ):
@@ -183,6 +194,7 @@ def _play(
     observation: ObservationConfig | None,
     gcc: GccParameters | None,
     network_models: NetworkModels | None,
+    targeting: SettingsPolicy | None,
     num_threads: int,
     batch_size: int,
 ) -> Iterator[_Batch]:
@@ -197,10 +209,20 @@ def _play(
             batch = pairs[first : first + batch_size]
             if world is None or world.num_envs != len(batch):
                 world = _make_world(
-                    len(batch), networks, controller, call, reward, observation, gcc, network_models
+                    len(batch),
+                    networks,
+                    controller,
+                    call,
+                    reward,
+                    observation,
+                    gcc,
+                    network_models,
+                    targeting,
                 )
             if network_models is not None:
                 network_models.reset(len(batch))
+            if targeting is not None:
+                targeting.reset(len(batch))
             for env, (index, seed) in enumerate(batch):
                 world.reset(env, index, call_key(networks[index].name, seed))
             series = _run_batch(world, controller, call, threads, num_threads)
@@ -216,8 +238,9 @@ def _make_world(
     observation: ObservationConfig | None,
     gcc: GccParameters | None,
     network_models: NetworkModels | None,
+    targeting: SettingsPolicy | None = None,
 ) -> World:
-    check_models_interval(network_models, call.interval_s)
+    check_models_interval(network_models or targeting, call.interval_s)
     return World.make(
         num_envs,
         networks,
@@ -227,16 +250,17 @@ def _make_world(
         observation=observation or ObservationConfig(),
         controller=_controller_id(controller),
         models=network_models,
+        targeting=targeting,
     )
 
 
-def check_models_interval(models: NetworkModels | None, interval_s: float) -> None:
+def check_models_interval(models: NetworkModels | SettingsPolicy | None, interval_s: float) -> None:
     """Raise `ConfigError` where models would meet intervals of another length than their bins."""
     if models is not None and interval_s != BIN_S:
         raise ConfigError(
-            f"network_models know intervals of {BIN_S:g} s, the calls have interval_s="
-            f"{interval_s:g}: their features would mean something else. Give interval_s={BIN_S:g}, "
-            "or no models."
+            f"network_models and targeting know intervals of {BIN_S:g} s, the calls have "
+            f"interval_s={interval_s:g}: their features would mean something else. Give "
+            f"interval_s={BIN_S:g}, or none of them."
         )
 
 

@@ -42,6 +42,7 @@ from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.rng import STREAM_START, uniform
 from bwe_env.sim.state import World
 from bwe_env.sim.step import STEP
+from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import NetworkModels
 from bwe_env.trace import SPLITS, real_networks
 from bwe_env.trace import networks as split_networks
@@ -115,6 +116,9 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         network_models: what they say of each interval (probability p as 2p - 1) stands behind its
             features in the observation; `agents.online_models.OnlineModels` makes such from files.
             They want intervals of 0.1 s, and follow this environment alone: give another its own.
+        targeting: changes the settings of the call's sender while it goes on, and in mode "scale"
+            its factor on GCC's target comes on top of the action's; `agents.targeting` and
+            `baselines.targeted` make such. The same holds as for models.
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.
@@ -142,6 +146,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         gcc: GccParameters | Mapping[str, Any] | None = None,
         randomisation: RandomisationConfig | Mapping[str, Any] | None = None,
         network_models: NetworkModels | None = None,
+        targeting: SettingsPolicy | None = None,
         num_threads: int = 1,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
@@ -175,9 +180,10 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        check_models_interval(network_models, self.call_config.interval_s)
-        if network_models is not None:
-            network_models.reset(num_envs)
+        for follower in (network_models, targeting):
+            check_models_interval(follower, self.call_config.interval_s)
+            if follower is not None:
+                follower.reset(num_envs)
         self._world = World.make(
             num_envs,
             self.networks,
@@ -187,6 +193,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             observation=self.observation_config,
             controller=CONTROLLER_ACTION if action_mode == "rate" else CONTROLLER_GCC,
             models=network_models,
+            targeting=targeting,
             longest_delay_scale=self.randomisation.delay_scale[1],
         )
         self._generators: list[np.random.Generator | None] = [None] * num_envs

@@ -48,6 +48,8 @@ _NOT_COMPILED = (
     "rfc8867.py",
     "scenario.py",
     "estimator.py",
+    "sender_settings.py",
+    "targeting.py",
 )
 
 

@@ -23,7 +23,7 @@ from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
 from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
 from bwe_env.sim.audio import audio_reset
-from bwe_env.sim.batch import step_calls
+from bwe_env.sim.batch import MODE_RATE, MODE_SCALE, step_calls
 from bwe_env.sim.call import (
     CALL,
     NETWORK,
@@ -68,6 +68,7 @@ from bwe_env.sim.retransmit import retransmit_reset
 from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
 from bwe_env.sim.rng import STREAM_CAMERA_PHASE, mix64, uniform
 from bwe_env.sim.send_history import send_history_reset
+from bwe_env.sim.settings import build_settings, copy_settings, settings_changed
 from bwe_env.sim.step import STEP, observe_flow, step_reset, window_reset
 from bwe_env.sim.tables import (
     CROSS_QUEUE_ENTRIES,
@@ -76,6 +77,7 @@ from bwe_env.sim.tables import (
     configure_flow,
     ring_lengths,
 )
+from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import TELEMETRY, NetworkModels, telemetry_fill
 from bwe_env.units import us_to_s
 
@@ -313,6 +315,10 @@ class World:
     source_table: NDArray[Any]  # SOURCE[total]: configurations
     weights: NDArray[Any]  # REWARD_WEIGHTS[1]
     models: NetworkModels | None  # fill the columns of `history` behind the features
+    targeting: SettingsPolicy | None  # changes settings of the calls' own senders
+    settings: NDArray[Any]  # FLOW[those of `targeting`], a table, see `sim.settings`
+    choice: NDArray[np.int64]  # [num_envs], which row of it is in force
+    scale: NDArray[np.float64]  # [num_envs], factor of `targeting` on GCC's target
 
     @classmethod
     def make(
@@ -326,6 +332,7 @@ class World:
         observation: ObservationConfig,
         controller: int = CONTROLLER_GCC,
         models: NetworkModels | None = None,
+        targeting: SettingsPolicy | None = None,
         longest_delay_scale: float = 1.0,
     ) -> World:
         """Allocate `num_envs` calls that can run on any of `networks`; reset each before use.
@@ -333,6 +340,8 @@ class World:
         Args:
             controller: who sets the rate of every call, one of `bwe_env.sim.flow.CONTROLLER_…`.
             models: follow every call; what they say is part of the observation.
+            targeting: follows every call and changes its sender's settings, of which the first
+                take the place of those of `call` and `gcc` (competing calls keep these).
             longest_delay_scale: the largest `delay_scale` that a reset will give.
         """
         if call.feedback.rtt_packet == "sent" and any(
@@ -371,6 +380,10 @@ class World:
             source_table=build_sources(networks),
             weights=reward.to_record(),
             models=models,
+            targeting=targeting,
+            settings=build_settings(targeting.settings if targeting else (), call),
+            choice=np.zeros(num_envs, dtype=np.int64),
+            scale=np.ones(num_envs),
         )
 
     @property
@@ -443,6 +456,10 @@ class World:
         queue_scale: float = 1.0,
     ) -> None:
         """Begin a call; see `call_reset`."""
+        if self.targeting is not None:
+            self.choice[env], self.scale[env] = 0, 1.0
+            copy_settings(self.own_flows, env, self.settings, 0)
+            self.targeting.restart(env)
         call_reset(
             self.calls,
             self.flows,
@@ -486,6 +503,9 @@ class World:
             threads: runs all parts of the batch but the last, which the caller's thread runs.
             num_threads: parts; results do not depend on it, as calls share nothing.
         """
+        if self.targeting is not None and mode != MODE_RATE:
+            values = self.scale * values if mode == MODE_SCALE else self.scale
+            mode = MODE_SCALE
         arguments = (
             self.calls,
             self.flows,
@@ -520,6 +540,17 @@ class World:
         if self.models is not None:
             outputs = self.models.update(self.telemetry, active)
             self.history[active, -1, NUM_FEATURES:] = 2.0 * outputs[active] - 1.0
+        if self.targeting is not None:
+            self._target(self.targeting, active)
+
+    def _target(self, targeting: SettingsPolicy, active: NDArray[np.bool_]) -> None:
+        """Let targeting decide what is in force in the interval that begins."""
+        choice, scale = targeting.update(self.telemetry, active)
+        self.scale[active] = scale[active]
+        for env in np.flatnonzero(active & (choice != self.choice)).tolist():
+            copy_settings(self.own_flows, env, self.settings, choice[env])
+            settings_changed(self.own_flows, env, self.calls["now_us"][env])
+            self.choice[env] = choice[env]
 
     def present_capacity_bps(self) -> NDArray[np.float64]:
         """Capacity of each call's bottleneck at this moment, shape (num_envs,)."""
@@ -578,8 +609,8 @@ class World:
             )
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copies of all state but that of models, to go back to with `restore`."""
-        names = [f.name for f in fields(self) if f.name != "models"]
+        """Copies of all state but that of models and targeting, to go back to with `restore`."""
+        names = [f.name for f in fields(self) if f.name not in ("models", "targeting")]
         return {name: getattr(self, name).copy() for name in names}
 
     def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
@@ -603,6 +634,7 @@ class World:
             "telemetry": TELEMETRY,
             "networks": NETWORK,
             "segments": SEGMENT,
+            "settings": FLOW,
             "weights": REWARD_WEIGHTS,
         }
         for name, array in copy.copy(state).items():
