@@ -25,17 +25,22 @@ class OnlineModels:
 
     Args:
         models: loaded models; no two of them with the same output.
+        period_bins: a call's models are asked at every so many bins, calls by turns; in between
+            their last answer stands. What they see has no gaps.
 
     Attributes:
         outputs: what each probability of `update` is.
 
     Raises:
-        ConfigError: no model, or two with one output.
+        ConfigError: no model, or two with one output; or a period below one bin.
     """
 
-    def __init__(self, models: Sequence[NetworkModel]) -> None:
+    def __init__(self, models: Sequence[NetworkModel], *, period_bins: int = 1) -> None:
         if not models:
             raise ConfigError("OnlineModels needs at least one network model.")
+        if not (isinstance(period_bins, int) and period_bins >= 1):
+            raise ConfigError(f"period_bins={period_bins!r} must be a whole number, at least 1.")
+        self._period_bins = period_bins
         self._models = [model.eval() for model in models]
         self.outputs = tuple(name for model in models for name in model.config.outputs)
         if len(set(self.outputs)) != len(self.outputs):
@@ -50,19 +55,21 @@ class OnlineModels:
         self.reset(1)
 
     @classmethod
-    def load(cls, *directories: str | Path) -> OnlineModels:
+    def load(cls, *directories: str | Path, period_bins: int = 1) -> OnlineModels:
         """Models from what `experiments.fit` wrote.
 
         Raises:
             ArtifactError: a directory without a sound model.
         """
-        return cls([load_network_model(directory) for directory in directories])
+        models = [load_network_model(directory) for directory in directories]
+        return cls(models, period_bins=period_bins)
 
     def reset(self, num_envs: int) -> None:
         """`num_envs` calls begin."""
         self._features = FeatureStream(num_envs, windows=self._windows)
         self._lost = np.zeros((SECOND_BINS, num_envs))
         self._bins = 0
+        self._turn = np.arange(num_envs) % self._period_bins
         self._probabilities = np.zeros((num_envs, len(self.outputs)), dtype=np.float32)
 
     def restart(self, env: int) -> None:
@@ -75,15 +82,16 @@ class OnlineModels:
         """Take the newest bin of every active call; see `bwe_env.telemetry.NetworkModels`."""
         self._features.push(telemetry, active)
         slot = self._bins % SECOND_BINS
+        is_due = active & (self._turn == self._bins % self._period_bins)
         self._lost[slot, active] = telemetry["lost_packets"][active]
         self._bins += 1
         is_losing = self._lost.sum(axis=0) >= ELIGIBLE_LOST_PACKETS
         column = 0
         for model in self._models:
             width = len(model.config.outputs)
-            asked = active
+            asked = is_due
             if all(task.only_while_losing for task in model.tasks):
-                asked = active & is_losing
+                asked = is_due & is_losing
             if asked.any():
                 columns = slice(column, column + width)
                 self._probabilities[asked, columns] = self._infer(model, asked)

@@ -15,16 +15,18 @@ They add up in this order: the later ones overrule what they share with those be
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.config import from_mapping
-from bwe_env.errors import ConfigError, unknown_name
+from bwe_env.errors import ArtifactError, BweEnvError, ConfigError, unknown_name
 from bwe_env.labels import NETWORK_CLASSES
 from bwe_env.network_features import BIN_S
 from bwe_env.sender_settings import SETTING_NAMES, SenderSettings
@@ -140,9 +142,30 @@ class TargetingPlan:
         alarms = tuple(name for name in ("random_loss", "congestion") if getattr(self, name))
         return (*alarms, *(_TYPE_OUTPUTS if self.network_type else ()))
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Its JSON form; `from_mapping(TargetingPlan, …)` reads it back."""
-        return dataclasses.asdict(self)
+    @classmethod
+    def read(cls, path: str | Path) -> TargetingPlan:
+        """A plan that `write` wrote.
+
+        Raises:
+            ArtifactError: it cannot be read, is no JSON, or says something that no plan can.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path} is damaged, it is no JSON: {error}.") from error
+        if not isinstance(values, Mapping):
+            raise ArtifactError(f"{path} must hold a JSON object with the fields of a plan.")
+        try:
+            return from_mapping(cls, values)
+        except (BweEnvError, TypeError) as error:
+            raise ArtifactError(f"{path} is no targeting plan: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON; equal plans give equal bytes."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 class SettingsPolicy(Protocol):
