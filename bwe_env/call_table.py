@@ -284,6 +284,7 @@ def _audio_columns(world: World) -> dict[str, NDArray[Any]]:
             _ratio(audio["long_interrupted_us"], audio["played_us"])
         ),
         "audio_late_packets": audio["late_packets"].copy(),
+        "audio_recovered_frames": audio["recovered_frames"].copy(),
         "audio_jitter_buffer_ms": heard(buffer_ms),
         "audio_target_delay_ms": heard(
             _US_TO_MS * _ratio(audio["target_sum_us"], audio["played_frames"])

@@ -21,6 +21,9 @@ from bwe_env.errors import ConfigError, unknown_name
 #: Largest RTP packet handed to IP, header included. libwebrtc `kVideoMtu`, video/config/.
 MTU_BYTES = 1200
 
+#: Frames of the past in an audio packet: Chrome's RED repeats one, two treble what sound takes (ours).
+MAX_AUDIO_REDUNDANCY = 2
+
 #: Steps of one direction's propagation delay in a call (ours).
 MAX_DELAY_STEPS = 16
 
@@ -125,6 +128,25 @@ class FecConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RtxConfig:
+    """Which of the packets that are asked for are sent again (`bwe_env.sim.retransmit`).
+
+    The defaults are libwebrtc's rules. To repeat nothing at all, set `VideoConfig.repair` to False.
+    """
+
+    rate_share: float = 1.0
+    """all repeats together take at most this share of the target rate, over half a second"""
+    max_age_s: float = 0.0
+    """packets that were first sent longer ago are not repeated; 0 for all that libwebrtc's history
+    still holds: at least those of one second and of three round trips"""
+
+    def __post_init__(self) -> None:
+        _require_range("rtx.rate_share", self.rate_share, 0.01, 1.0, "")
+        if self.max_age_s != 0.0:
+            _require_range("rtx.max_age_s", self.max_age_s, 0.001, 60.0, "s, or 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoConfig:
     """The camera, the encoder and its rate control (wording of RFC 8593)."""
 
@@ -162,6 +184,7 @@ class VideoConfig:
     """mean time between scene changes, each a key frame; 0 for never (a talking head)"""
     repair: bool = True
     """lost packets are asked for (NACK) and sent again (RTX)"""
+    rtx: RtxConfig = field(default_factory=RtxConfig)
     fec: FecConfig = field(default_factory=FecConfig)
     jitter_buffer: bool = True
     """frames are shown when the receiver's jitter buffer lets them go; False shows each as soon as
@@ -198,10 +221,18 @@ class AudioConfig:
     """payload rate (Opus default in Chromium)"""
     packet_interval_s: float = 0.02
     """one packet per Opus frame of 20 ms"""
+    redundancy: int = 0
+    """frames of the past that each packet repeats (RED, RFC 2198), as far as it has room for them;
+    0 for plain packets, 1 in Chrome's RED for Opus. What they take, video does not get"""
 
     def __post_init__(self) -> None:
         _require_range("audio.rate_bps", self.rate_bps, 6_000, 510_000, "bps (RFC 6716)")
         _require_range("audio.packet_interval_s", self.packet_interval_s, 0.01, 0.12, "s")
+        _require(
+            isinstance(self.redundancy, int) and 0 <= self.redundancy <= MAX_AUDIO_REDUNDANCY,
+            f"audio.redundancy={self.redundancy!r} must be a whole number of frames from 0 to "
+            f"{MAX_AUDIO_REDUNDANCY}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

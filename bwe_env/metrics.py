@@ -261,6 +261,12 @@ _METRICS = (
         _NETEQ,
     ),
     _metric(
+        "audio_recovered_frames",
+        "",
+        "neither",
+        "audio frames played from a copy in a later packet (AudioConfig.redundancy)",
+    ),
+    _metric(
         "audio_jitter_buffer_ms",
         "ms",
         "lower",

@@ -15,12 +15,20 @@ for sound: it gets the frame that is due, or concealment. What decides is in thr
   One that is jumped over, because later ones are there, is concealed for its own length. After a
   long concealment sound resumes only with half of the target in the buffer.
 
+A packet may repeat frames before its own (RED, RFC 2198; `bwe_env.sim.red`). A copy of a frame that
+has not come fills its place and is played as the frame would have been; the frame's own packet, if
+it is only late, takes the place over (packet_buffer.cc). Where nothing of a frame has come before, a
+copy is a reordered packet to the target delay, so that the buffer learns to wait for copies
+(neteq_impl.cc hands every frame of a RED packet to the packet arrival history, and that takes each
+frame once). Copies that nobody needs, or that come too late, count as nothing; libwebrtc counts
+them among packetsDiscarded.
+
 Nothing here needs a timer: what was played is worked out when the next packet arrives and at the
 end of every interval, and does not depend on when it is asked for.
 
 Where we leave libwebrtc: the decoder is not simulated, so a stretch has one length and always
 succeeds, and concealment merges into speech without overlap; there is no comfort noise (no DTX), no
-delay added for lip sync, no redundancy (RED, in-band FEC); the receiver's clock does not drift.
+delay added for lip sync, no in-band FEC; the receiver's clock does not drift.
 """
 
 from __future__ import annotations
@@ -117,6 +125,12 @@ AUDIO = record(
         ("target_sum_us", "i8"),  # jitterBufferMinimumDelay
         ("late_packets", "i8"),  # packetsDiscarded: their time had passed
         ("flushed_frames", "i8"),  # thrown away with a full buffer
+        ("recovered_frames", "i8"),  # played from a copy in a later packet
+        (
+            "is_copy",
+            "i1",
+            (ARRIVAL_ROWS,),
+        ),  # of what `arrival_us` tells of: 1 if from a later packet
     ]
 )
 
@@ -160,6 +174,7 @@ def audio_reset(audio: Record, frame_us: int) -> None:
     audio.target_sum_us = 0
     audio.late_packets = 0
     audio.flushed_frames = 0
+    audio.recovered_frames = 0
 
 
 # --- Target delay ---------------------------------------------------------------------------------
@@ -365,6 +380,7 @@ def _play(audio: Record) -> None:
         audio.removed_us += max(0, -stretch_us)
     audio.run_us = 0
     audio.played_frames += 1
+    audio.recovered_frames += audio.is_copy[number & _MASK]
     audio.delay_sum_us += now_us - audio.arrival_us[number & _MASK]
     audio.target_sum_us += audio.target_us
     audio.played_us += audio.frame_us + stretch_us
@@ -387,21 +403,9 @@ def audio_play_until(audio: Record, now_us: int) -> None:
 
 
 @kernel
-def audio_on_packet(audio: Record, number: int, now_us: int) -> None:
-    """Frame `number` arrives; an output at exactly this time will find it there."""
-    audio_play_until(audio, now_us)
+def _add_newest(audio: Record, number: int, now_us: int) -> None:
+    """A frame that is newer than all before it arrives, in its own packet."""
     newest = audio.newest_number
-    if number <= newest:
-        if number < audio.next_number or newest - number >= MAX_BUFFERED_FRAMES:
-            audio.late_packets += 1
-        else:
-            audio.arrival_us[number & _MASK] = now_us
-            if audio.first_number < 0 or number < audio.first_number:
-                audio.first_number = number
-        if newest - number < HISTORY_US // audio.frame_us:
-            delay_us = now_us - number * audio.frame_us - _least_transit_us(audio)
-            _count_order(audio, True, delay_us)
-        return
     for missing in range(max(newest + 1, number - _MASK), number):
         audio.arrival_us[missing & _MASK] = NEVER
     first = audio.first_number
@@ -418,9 +422,48 @@ def audio_on_packet(audio: Record, number: int, now_us: int) -> None:
     # Before the row of this frame is written: it may be that of one that leaves the history.
     _forget_transits(audio, number - HISTORY_US // audio.frame_us + 1)
     audio.arrival_us[number & _MASK] = now_us
+    audio.is_copy[number & _MASK] = 0
     _note_transit(audio, number)
     if newest < 0:
         audio.next_play_us = -(-now_us // OUTPUT_US) * OUTPUT_US
     else:
         _note_delay(audio, number, now_us)
         _count_order(audio, False, 0)
+
+
+@kernel
+def _add_older(audio: Record, number: int, is_copy: bool, now_us: int) -> None:
+    """A frame before the newest arrives: reordered, or as a copy in a later packet."""
+    row = number & _MASK
+    age_frames = audio.newest_number - number
+    is_recent = age_frames < MAX_BUFFERED_FRAMES
+    has_come = is_recent and audio.arrival_us[row] != NEVER
+    if is_copy and (has_come or not is_recent):
+        return
+    is_late = number < audio.next_number or not is_recent
+    if not is_late and (audio.first_number < 0 or number < audio.first_number):
+        audio.first_number = number
+    if is_late and not is_copy:
+        audio.late_packets += 1
+    if is_recent:  # what has come too late is noted for `has_come` alone
+        audio.arrival_us[row] = now_us
+        audio.is_copy[row] = is_copy
+    if not has_come and age_frames < HISTORY_US // audio.frame_us:
+        delay_us = now_us - number * audio.frame_us - _least_transit_us(audio)
+        _count_order(audio, True, delay_us)
+
+
+@kernel
+def audio_on_packet(audio: Record, number: int, now_us: int, copies: int = 0) -> None:
+    """Frame `number` arrives; an output at exactly this time will find it there.
+
+    Args:
+        copies: how many frames before it the packet repeats.
+    """
+    audio_play_until(audio, now_us)
+    if number > audio.newest_number:
+        _add_newest(audio, number, now_us)
+    else:
+        _add_older(audio, number, False, now_us)
+    for copy in range(number - 1, number - 1 - copies, -1):
+        _add_older(audio, copy, True, now_us)

@@ -50,10 +50,13 @@ FLOW = record(
         ("padding_bytes", "i8"),  # zeros in a padding packet
         ("audio_payload_bytes", "i8"),
         ("audio_interval_us", "i8"),  # 0: no audio
+        ("audio_redundancy", "i8"),  # frames of the past in each audio packet; may change
         ("feedback_interval_us", "i8"),  # 0: adaptive
         ("rtcp_interval_us", "i8"),
         ("clock_skew", "f8"),  # the receiver's clock runs faster by this share
         ("repair_enabled", "i8"),
+        ("rtx_rate_share", "f8"),  # of the target rate, for repeats; may change, as may the next
+        ("rtx_max_age_us", "i8"),  # of packets that are repeated; 0: as long as the history has it
         ("rtt_of_sent", "i8"),  # 1: an RTT is that of the newest packet sent, not arrived
         ("estimator_interval_us", "i8"),  # 0: at every report; receiver-side: the period
         ("consent_interval_us", "i8"),

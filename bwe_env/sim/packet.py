@@ -44,7 +44,8 @@ PACKET = record(
         ("size_bytes", "i4"),  # on the wire, IP and UDP headers included
         ("frame", "i4"),  # video frame number; FEC: block number; -1 for none
         # RTX: how many sequence numbers back the lost packet was. Video: minus how many ahead its
-        # newest repeat is. FEC: which of its block's parity packets. Else 0.
+        # newest repeat is. FEC: which of its block's parity packets. Audio: how many frames before
+        # its own it repeats. Padding: 0.
         ("repairs", "i2"),
         ("probe_cluster", "i2"),  # pacing probe cluster id, -1 for none
         ("kind", "i1"),

@@ -261,7 +261,8 @@ def on_packet_arrival(
         _recover(flow, packets, frames, packet.frame, packet.repairs, now_us)
     elif packet.kind == KIND_AUDIO:
         # The microphone's frames leave at whole multiples of their length.
-        audio_on_packet(flow.audio, packet.send_us // flow.audio_interval_us, now_us)
+        number = packet.send_us // flow.audio_interval_us
+        audio_on_packet(flow.audio, number, now_us, packet.repairs)
     if flow.timers_us[EVENT_REPAIR] == NEVER and (
         flow.repair.num_missing > 0 or receiver_is_blocked(receiver)
     ):

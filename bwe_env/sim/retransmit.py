@@ -4,6 +4,9 @@ It knows what it sent and when, and nothing of what has arrived meanwhile. As in
 is not repeated while a repeat of it waits in the pacer or may still be under way
 (modules/rtp_rtcp/source/rtp_packet_history.cc), and all repeats together take at most the target
 rate over half a second (rtc_base/rate_limiter.cc, call/rtp_transport_controller_send.cc).
+
+Beyond libwebrtc, that may be a share of the target rate, and packets may be given up at an age at
+which the history would still have them (`bwe_env.config.RtxConfig`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from bwe_env.sim.packet import KIND_VIDEO
 
 # What becomes of a request.
 REPEAT_NOW = 0
-REPEAT_NEVER = 1  # not a packet of the history, or repeated less than a round trip ago
+REPEAT_NEVER = 1  # not in the history, too old, or repeated less than a round trip ago
 REPEAT_TOO_MUCH = 2  # the rate limit: the rest of the NACK is given up, too
 
 #: A repeat is not repeated within the round-trip time and this (rtp_sender.cc, OnReceivedNack).
@@ -106,6 +109,7 @@ def retransmit_verdict(
     next_seq: int,
     rtt_us: int,
     max_rate_bps: int,
+    max_age_us: int,
     now_us: int,
 ) -> int:
     """One of `REPEAT_…` for packet `seq`, which no repeat in the pacer stands for.
@@ -113,6 +117,9 @@ def retransmit_verdict(
     Args:
         next_seq: of the next packet to be sent; the ring holds those before it.
         rtt_us: as the sender knows it.
+        max_rate_bps: of all repeats together, see `retransmit_take_rate`.
+        max_age_us: a packet that was first sent longer ago is not repeated; 0 for what the history
+            alone says.
     """
     mask = len(packets) - 1
     if seq < next_seq - len(packets):
@@ -122,6 +129,8 @@ def retransmit_verdict(
         return REPEAT_NEVER
     kept_us = max(MIN_KEPT_US, MIN_KEPT_ROUND_TRIPS * rtt_us)
     age_us = now_us - packet.send_us
+    if 0 < max_age_us < age_us:
+        return REPEAT_NEVER
     if age_us > MAX_KEPT_FACTOR * kept_us:
         return REPEAT_NEVER
     if age_us > kept_us and next_seq - seq > MIN_KEPT_PACKETS:

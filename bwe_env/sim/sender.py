@@ -66,6 +66,7 @@ from bwe_env.sim.prober import (
     prober_on_packet_queued,
 )
 from bwe_env.sim.receiver import receiver_give_up
+from bwe_env.sim.red import red_copies, red_payload_bytes
 from bwe_env.sim.retransmit import (
     REPEAT_NOW,
     REPEAT_TOO_MUCH,
@@ -158,18 +159,34 @@ def packet_payload_bytes(frame: Record, index: int) -> int:
 
 
 @kernel
+def _audio_copies(flow: Record) -> int:
+    """Frames of the past in an audio packet, once there are so many."""
+    header_bytes = flow.rtp_header_bytes + flow.overhead_bytes
+    return int(red_copies(flow.audio_redundancy, flow.audio_payload_bytes, header_bytes))
+
+
+@kernel
+def _audio_packet_bytes(flow: Record, copies: int) -> int:
+    """An audio packet on the wire, `copies` frames beside its own in it."""
+    payload_bytes = red_payload_bytes(flow.audio_redundancy, copies, flow.audio_payload_bytes)
+    return int(payload_bytes + flow.rtp_header_bytes + flow.overhead_bytes)
+
+
+@kernel
 def media_budget(flow: Record, target_bps: float) -> tuple[float, int]:
     """What a target rate leaves for coded video after audio, headers, RTX and FEC.
 
     libwebrtc takes the packet overhead off in call/rtp_video_sender.cc (CalculateOverheadRate) and
-    the protection share in the same file; here the packets per frame are counted exactly.
+    the protection share in the same file; here the packets per frame are counted exactly. Its
+    audio allocation (audio/audio_send_stream.cc) leaves room for packet headers, but not for
+    redundant frames; here these, too, come out of what video gets.
 
     Returns:
         The rate of coded video, and the packets per frame it was reckoned with.
     """
     header_bytes = flow.rtp_header_bytes + flow.overhead_bytes
     if flow.audio_interval_us > 0:
-        audio_bytes = flow.audio_payload_bytes + header_bytes
+        audio_bytes = _audio_packet_bytes(flow, _audio_copies(flow))
         target_bps -= audio_bytes * 8e6 / flow.audio_interval_us
     target_bps -= min(flow.protection_rate_bps, MAX_PROTECTION_SHARE * max(0.0, target_bps))
     frames_per_s = encoder_frame_rate_hz(flow.encoder)
@@ -298,7 +315,8 @@ def sender_on_nack(
             seq,
             flow.history.next_seq,
             flow.rtt_us,
-            flow.target_rate_bps,
+            int(flow.rtx_rate_share * flow.target_rate_bps),
+            flow.rtx_max_age_us,
             now_us,
         )
         is_giving_up = verdict == REPEAT_TOO_MUCH
@@ -601,9 +619,11 @@ def sender_on_audio(
 
     Its packets are counted wherever the controller's feedback covers them
     (AccountForAudioPacketsInPacedSender, audio/audio_send_stream.cc); in recorded Chromium calls
-    with video waiting, both together leave at the pacing rate.
+    with video waiting, both together leave at the pacing rate. A packet repeats those of the
+    frames before its own that it has room for, as far as there were any (bwe_env.sim.red).
     """
-    size_bytes = flow.audio_payload_bytes + flow.rtp_header_bytes + flow.overhead_bytes
+    copies = min(_audio_copies(flow), flow.totals.sent_packets[KIND_AUDIO])
+    size_bytes = _audio_packet_bytes(flow, copies)
     pacer_on_audio(flow.pacer, size_bytes, now_us)
     send_packet(
         call,
@@ -614,7 +634,7 @@ def sender_on_audio(
         KIND_AUDIO,
         size_bytes,
         NO_FRAME,
-        0,
+        copies,
         NO_CLUSTER,
         now_us,
     )

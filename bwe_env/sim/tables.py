@@ -270,10 +270,13 @@ def configure_flow(flow: Any, call: CallConfig, gcc: GccParameters) -> None:
     audio = call.audio
     flow["audio_payload_bytes"] = round(audio.rate_bps * audio.packet_interval_s / 8)
     flow["audio_interval_us"] = s_to_us(audio.packet_interval_s) if audio.enabled else 0
+    flow["audio_redundancy"] = audio.redundancy
     flow["feedback_interval_us"] = s_to_us(call.feedback.interval_s)
     flow["clock_skew"] = call.feedback.clock_skew_ppm * 1e-6
     flow["rtt_of_sent"] = call.feedback.rtt_packet == "sent"
     flow["repair_enabled"] = call.video.repair
+    flow["rtx_rate_share"] = call.video.rtx.rate_share
+    flow["rtx_max_age_us"] = s_to_us(call.video.rtx.max_age_s)
     flow["rtcp_interval_us"] = s_to_us(call.feedback.rtcp_interval_s)
     flow["consent_interval_us"] = s_to_us(call.consent_interval_s)
     flow["drop_timeout_us"] = s_to_us(call.drop_timeout_s)
