@@ -21,7 +21,7 @@ from bwe_env.errors import ConfigError, unknown_name
 #: Largest RTP packet handed to IP, header included. libwebrtc `kVideoMtu`, video/config/.
 MTU_BYTES = 1200
 
-#: Frames of the past in an audio packet: Chrome's RED repeats one, two treble what sound takes (ours).
+#: Frames of the past in an audio packet. Chrome's RED repeats one; two treble the payload (ours).
 MAX_AUDIO_REDUNDANCY = 2
 
 #: Steps of one direction's propagation delay in a call (ours).

@@ -15,13 +15,13 @@ for sound: it gets the frame that is due, or concealment. What decides is in thr
   One that is jumped over, because later ones are there, is concealed for its own length. After a
   long concealment sound resumes only with half of the target in the buffer.
 
-A packet may repeat frames before its own (RED, RFC 2198; `bwe_env.sim.red`). A copy of a frame that
-has not come fills its place and is played as the frame would have been; the frame's own packet, if
-it is only late, takes the place over (packet_buffer.cc). Where nothing of a frame has come before, a
-copy is a reordered packet to the target delay, so that the buffer learns to wait for copies
-(neteq_impl.cc hands every frame of a RED packet to the packet arrival history, and that takes each
-frame once). Copies that nobody needs, or that come too late, count as nothing; libwebrtc counts
-them among packetsDiscarded.
+A packet may repeat frames before its own (RED, RFC 2198; `bwe_env.sim.red`). A copy of a frame
+that has not come fills its place and is played as the frame would have been; the frame's own
+packet, if it is only late, takes the place over (packet_buffer.cc). The first copy of a frame that
+has not come counts towards the target delay as a reordered packet does, so that the buffer learns
+to wait for copies: neteq_impl.cc tells the packet arrival history of every frame in a RED packet,
+and that takes each frame once. Copies that nobody needs or that come too late count as nothing
+else; libwebrtc has them among packetsDiscarded.
 
 Nothing here needs a timer: what was played is worked out when the next packet arrives and at the
 end of every interval, and does not depend on when it is asked for.

@@ -3,6 +3,8 @@
 One list of arrivals goes in; every 10 ms of output is decided by looking at all of it. No ring, no
 queue of minima, no catching up: at each output everything that has arrived by then is in a set, and
 the target is worked out from the whole past.
+
+A packet is (number of its frame, time of arrival), or those and how many frames before it repeats.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from dataclasses import dataclass, field
 OUTPUT_US = 10_000
 BUCKET_US = 20_000
 HISTORY_US = 2_000_000
+
+Packet = tuple[int, int] | tuple[int, int, int]
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Heard:
     delay_sum_us: int = 0
     target_sum_us: int = 0
     late_packets: int = 0
+    recovered_frames: int = 0
     runs_us: list[int] = field(default_factory=list)
     """lengths of all concealments, the present one last"""
 
@@ -48,18 +53,24 @@ class Heard:
         return sum(run for run in self.runs_us if run > 500_000)
 
 
+def _copies(packet: Packet) -> list[int]:
+    """Numbers of the frames that it repeats, the newest first."""
+    count = packet[2] if len(packet) == 3 else 0
+    return [packet[0] - 1 - back for back in range(count)]
+
+
 def _transits_us(arrived: Sequence[tuple[int, int]], frame_us: int) -> list[int]:
     """Of the last 2 s of frames; the newest is the last."""
     newest = arrived[-1][0]
     return [at - n * frame_us for n, at in arrived if n > newest - HISTORY_US // frame_us]
 
 
-def _in_order(arrivals: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _in_order(arrivals: Sequence[Packet]) -> list[tuple[int, int]]:
     """Those that came before all newer ones."""
     found: list[tuple[int, int]] = []
     for packet in arrivals:
         if not found or packet[0] > found[-1][0]:
-            found.append(packet)
+            found.append(packet[:2])
     return found
 
 
@@ -87,10 +98,12 @@ def _reorder_target_us(delays_us: Sequence[int | None], base_us: int) -> int:
     return (costs.index(min(costs)) + 1) * BUCKET_US
 
 
-def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
-    """The target delay once these packets, (number, time), have arrived in this order."""
-    if len(arrivals) < 2:
-        return 80_000
+def target_us(arrivals: Sequence[Packet], frame_us: int) -> int:
+    """The target delay once these packets have arrived in this order."""
+    frames: dict[int, int] = {}
+    for packet in arrivals:
+        for number in (packet[0], *_copies(packet)):
+            frames.setdefault(number, packet[1])  # a frame counts when it comes first
     target = 80_000
     shares = [0.0] * 100
     factor = 0.0
@@ -98,8 +111,8 @@ def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
     start_us = -1
     largest_us = 0
     late_us: list[int | None] = []
-    in_order = [arrivals[0]]
-    for number, now_us in arrivals[1:]:
+    in_order = list(frames.items())[:1]
+    for number, now_us in list(frames.items())[1:]:
         if number > in_order[-1][0]:
             in_order.append((number, now_us))
         transits_us = _transits_us(in_order, frame_us)
@@ -132,11 +145,11 @@ def target_us(arrivals: Sequence[tuple[int, int]], frame_us: int) -> int:
     return max(target, _reorder_target_us(late_us, target))
 
 
-def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> Heard:
+def hear(arrivals: Sequence[Packet], frame_us: int, until_us: int) -> Heard:
     """Play until just before `until_us`.
 
     Args:
-        arrivals: (number, time) of every packet, times not decreasing.
+        arrivals: every packet, times not decreasing.
     """
     heard = Heard()
     if not arrivals:
@@ -148,26 +161,33 @@ def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> H
     run_us = 0
     seen = 0
     buffered: dict[int, int] = {}
-    arrived: list[tuple[int, int]] = []
+    copied: set[int] = set()
+    arrived: list[Packet] = []
     while now_us < until_us:
-        for number, at_us in arrivals[seen:]:
+        for packet in arrivals[seen:]:
+            number, at_us = packet[:2]
             if at_us > now_us:
                 break
             seen += 1
-            newest = max(arrived, default=(-1, 0))[0]
-            arrived.append((number, at_us))
+            newest = max((earlier[0] for earlier in arrived), default=-1)
+            arrived.append(packet)
             if number < newest and (number < due or newest - number >= 200):
                 heard.late_packets += 1
-                continue
-            if number > newest and buffered and number - min(buffered) >= 200:
-                buffered.clear()
-                due = number
-            buffered[number] = at_us
+            else:
+                if number > newest and buffered and number - min(buffered) >= 200:
+                    buffered.clear()
+                    due = number
+                buffered[number] = at_us
+                copied.discard(number)
+            for copy in _copies(packet):
+                if copy >= due and copy not in buffered and max(newest, number) - copy < 200:
+                    buffered[copy] = at_us
+                    copied.add(copy)
         target = target_us(arrived, frame_us)
         number = min(buffered, default=-1)
         plays = bool(buffered)
         if buffered:
-            newest, newest_at_us = max(arrived)
+            newest, newest_at_us = max(packet[:2] for packet in arrived)
             held_us = (newest - number) * frame_us + now_us - newest_at_us
             if run_us >= 90_000 and held_us < target / 2:
                 plays = False
@@ -201,6 +221,7 @@ def hear(arrivals: Sequence[tuple[int, int]], frame_us: int, until_us: int) -> H
             heard.removed_us -= min(0, change_us)
         run_us = 0
         heard.played_frames += 1
+        heard.recovered_frames += number in copied
         heard.delay_sum_us += now_us - buffered.pop(number)
         heard.target_sum_us += target
         heard.played_us += frame_us + change_us

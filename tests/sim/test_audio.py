@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,43 +14,9 @@ from bwe_env.sim.packet import FATE_DELIVERED, KIND_AUDIO
 from bwe_env.trace import constant
 from tests.reference.naive_audio import hear, target_us
 from tests.sim.calls import OneCall
-
-FRAME_US = 20_000
-
-#: What the kernels and their twin both say about a call.
-HEARD = (
-    "played_us",
-    "concealed_us",
-    "silent_us",
-    "concealments",
-    "interruptions",
-    "interrupted_us",
-    "long_interrupted_us",
-    "inserted_us",
-    "removed_us",
-    "played_frames",
-    "delay_sum_us",
-    "target_sum_us",
-    "late_packets",
-)
+from tests.sim.hearing import FRAME_US, HEARD, play, random_arrivals, steady
 
 NETWORK = Network(trace=constant(2e6, name="steady"), link=LinkConfig(queue_limit_s=0.3))
-
-
-def play(arrivals: Sequence[tuple[int, int]], until_us: int, frame_us: int = FRAME_US) -> Any:
-    """An AUDIO record after packets (number, time in us)."""
-    audio = np.zeros(1, AUDIO)[0]
-    audio_reset(audio, frame_us)
-    for number, at_us in arrivals:
-        if at_us < until_us:
-            audio_on_packet(audio, number, at_us)
-    audio_play_until(audio, until_us)
-    return audio
-
-
-def steady(numbers: Sequence[int], delay_us: int = 30_000) -> list[tuple[int, int]]:
-    """Packets that all take equally long."""
-    return [(number, number * FRAME_US + delay_us) for number in numbers]
 
 
 # --- By hand --------------------------------------------------------------------------------------
@@ -163,33 +126,6 @@ def test_a_buffer_that_is_full_starts_again_with_what_came_last() -> None:
 
 
 # --- Laws and twin --------------------------------------------------------------------------------
-
-
-def random_arrivals(
-    seed: int, *, keeps_order: bool = True
-) -> tuple[list[tuple[int, int]], int, int]:
-    """Packets over a path with loss, jitter and an outage; frame length and end."""
-    chance = random.Random(seed)
-    frame_us = chance.choice([FRAME_US, FRAME_US, 10_000, 60_000])
-    count = chance.choice([60, 150, 260])
-    loss = chance.choice([0.0, 0.02, 0.2])
-    jitter_us = chance.choice([0.0, 5e3, 6e4, 3e5])
-    out_us = chance.uniform(5e5, 3e6)
-    outage_us = chance.choice([0.0, 3e5, 2e6, 5e6])
-    keeps = chance.random() < 0.5
-    arrivals, last_us = [], 0
-    for number in range(chance.choice([0, 3]), count):
-        at_us = number * frame_us + 30_000 + int(chance.random() * jitter_us)
-        if out_us <= at_us < out_us + outage_us:
-            if not keeps:
-                continue
-            at_us = int(out_us + outage_us)
-        if chance.random() < loss:
-            continue
-        last_us = max(last_us, at_us) if keeps_order else at_us
-        arrivals.append((number, last_us))
-    arrivals.sort(key=lambda arrival: arrival[1])
-    return arrivals, frame_us, count * frame_us + chance.choice([0, 777_777])
 
 
 @pytest.mark.parametrize("keeps_order", [True, False])
