@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_type_hints
 
-from bwe_env.config import CallConfig, FecConfig, PacketConfig
+from bwe_env.config import AudioConfig, CallConfig, FecConfig, PacketConfig, RtxConfig
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters
 
@@ -53,6 +53,9 @@ class SenderSettings:
 
     gcc: GccParameters = field(default_factory=GccParameters)
     fec: FecConfig = field(default_factory=FecConfig)
+    rtx: RtxConfig = field(default_factory=RtxConfig)
+    audio_redundancy: int = AudioConfig.redundancy
+    """see `AudioConfig.redundancy`"""
     burst_interval_s: float = PacketConfig.burst_interval_s
     """see `PacketConfig`"""
     queue_time_limit_s: float = PacketConfig.queue_time_limit_s
@@ -67,6 +70,8 @@ class SenderSettings:
         return cls(
             gcc=gcc,
             fec=call.video.fec,
+            rtx=call.video.rtx,
+            audio_redundancy=call.audio.redundancy,
             burst_interval_s=call.packets.burst_interval_s,
             queue_time_limit_s=call.packets.queue_time_limit_s,
         )
@@ -75,7 +80,8 @@ class SenderSettings:
         """The call with these settings; `gcc` has its own place beside it (`run_calls(gcc=…)`)."""
         return dataclasses.replace(
             call,
-            video=dataclasses.replace(call.video, fec=self.fec),
+            video=dataclasses.replace(call.video, fec=self.fec, rtx=self.rtx),
+            audio=dataclasses.replace(call.audio, redundancy=self.audio_redundancy),
             packets=dataclasses.replace(
                 call.packets,
                 burst_interval_s=self.burst_interval_s,

@@ -24,7 +24,7 @@ from bwe_env.sim.tables import configure_flow
 
 #: Where a FLOW row keeps them, by part; an empty part is the row itself.
 _PLACES = {
-    "": ("gcc_parameters",),
+    "": ("gcc_parameters", "rtx_rate_share", "rtx_max_age_us", "audio_redundancy"),
     "fec": (
         "enabled",
         "min_protection",
