@@ -84,7 +84,7 @@ def headline_of(task: str, calls: Sequence[DatasetCall]) -> Samples:
     return next(iter(subsets(make_samples(task, chosen, learn=False), chosen).values()))
 
 
-def _tuned_rule(task: str, train: Samples) -> Any:
+def tuned_rule(task: str, train: Samples) -> Any:
     """The best rule on train windows that are chosen as the scored ones are."""
 
     def objective(answers: NDArray[Any], labels: NDArray[np.int64]) -> float:
@@ -135,7 +135,7 @@ def study_task(study: Study, task: str) -> None:
     calls = scored_calls(task, study.calls["test"])
     samples = make_samples(task, calls, learn=False)
     train = headline_of(task, study.calls["train"])
-    study.rules[task] = _tuned_rule(task, train)
+    study.rules[task] = tuned_rule(task, train)
     if task == "random_loss":
         study.rules[BITRATE] = BitrateControl.fit(train.dense, train.labels)
     report.contestants = {**report.contestants, f"{RULE} ({task})": str(study.rules[task])}
