@@ -104,6 +104,9 @@ class FecConfig:
     """how much more a block with a key frame gets; at least the loss"""
 
     def __post_init__(self) -> None:
+        _require(
+            isinstance(self.enabled, bool), f"fec.enabled={self.enabled!r} must be True or False."
+        )
         for name in ("rtt_knots_s", "loss_knots", "protection"):
             object.__setattr__(self, name, _require_list(f"fec.{name}", getattr(self, name)))
         for name, most in (("rtt_knots_s", 4), ("loss_knots", 8)):

@@ -136,6 +136,7 @@ def _publish(gcc: Record, p: Record, now_us: int) -> None:
         gcc.cwnd_reduce_ratio = (target_bps - pushback_bps) / target_bps
     else:
         gcc.target_rate_bps = pushback_bps
+        gcc.cwnd_reduce_ratio = 0.0  # perhaps frames were dropped until now
     probe_set_estimate(gcc, p, target_bps, _limited_by(gcc, p), now_us)
     _update_pacing(gcc)
 

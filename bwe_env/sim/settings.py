@@ -3,7 +3,8 @@
 A row of FLOW is filled from each of the settings by `configure_flow`, as for a new call; what
 differs between two settings is copied from there. Values act where they are read next: a threshold
 at the next report, a window of the pacer at its next packet, parity at the next block. What GCC was
-told by its streams (pacing, padding, probing) it is told again.
+told by its streams (pacing, padding, probing) it is told again. Where parity is switched off, the
+block that was open gets none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bwe_env.gcc.controller import gcc_on_streams_config
 from bwe_env.sender_settings import SenderSettings
 from bwe_env.sim._jit import entry
 from bwe_env.sim.decision import follow_gcc
+from bwe_env.sim.fec import fec_begin_block
 from bwe_env.sim.flow import FLOW
 from bwe_env.sim.tables import configure_flow
 
@@ -59,6 +61,9 @@ def copy_settings(flows: NDArray[Any], index: int, settings: NDArray[Any], choic
 def settings_changed(flows: np.ndarray, index: int, now_us: int) -> None:
     """Tell a running flow's GCC what its streams ask for under the settings just copied."""
     flow = flows[index]
+    if flow.fec.enabled == 0:
+        # Or the open block would go on when parity is wanted again, over all that lay between.
+        fec_begin_block(flow.fec)
     p = flow.gcc_parameters
     gcc_on_streams_config(
         flow.gcc,

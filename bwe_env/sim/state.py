@@ -23,7 +23,7 @@ from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
 from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
 from bwe_env.sim.audio import audio_reset
-from bwe_env.sim.batch import MODE_RATE, MODE_SCALE, step_calls
+from bwe_env.sim.batch import MODE_SCALE, step_calls
 from bwe_env.sim.call import (
     CALL,
     NETWORK,
@@ -503,7 +503,8 @@ class World:
             threads: runs all parts of the batch but the last, which the caller's thread runs.
             num_threads: parts; results do not depend on it, as calls share nothing.
         """
-        if self.targeting is not None and mode != MODE_RATE:
+        # A rate that comes from elsewhere has no GCC's target to be scaled.
+        if self.targeting is not None and self.flows["controller"][0] == CONTROLLER_GCC:
             values = self.scale * values if mode == MODE_SCALE else self.scale
             mode = MODE_SCALE
         arguments = (
