@@ -17,7 +17,8 @@ from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters
 
 #: Parameters of GCC that a running call cannot take: what they set up is already in its state (the
-#: estimators that run, lengths of windows), or they are looked at once, when the call begins.
+#: estimators that run, lengths of windows, weights by age), or they are looked at only when a call
+#: begins, or when its streams are allotted another rate, which they never are.
 FIXED_IN_CALL = frozenset(
     {
         "acked_rate_estimator",
@@ -38,11 +39,18 @@ FIXED_IN_CALL = frozenset(
         "bitrate_window_s",
         "bitrate_initial_variance",
         "loss_window_observations",
+        "loss_temporal_weight",
+        "loss_average_weight",
         "inherent_loss_initial",
         "default_max_probe_bps",
         "first_probe_scale",
         "second_probe_scale",
         "initial_probing_period_s",
+        "initial_probe_s",
+        "initial_probe_delta_s",
+        "first_allocation_probe_scale",
+        "second_allocation_probe_scale",
+        "allocation_probe_limit_scale",
     }
 )
 
