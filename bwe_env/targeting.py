@@ -42,9 +42,27 @@ _TYPE_OUTPUTS = tuple(f"network_type:{name}" for name in NETWORK_CLASSES)
 Overrides = Mapping[str, Any]
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+def _set_number(response: Any, name: str, low: float, high: float) -> None:
+    """Check a field of a frozen response, and keep it as a float: 1 and 1.0 give equal bytes."""
+    value = getattr(response, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ConfigError(f"{name}={value!r} must be a number from {low:g} to {high:g}.")
+    object.__setattr__(response, name, float(value))
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A JSON value in the one form in which plans keep it: whole numbers as int, lists as tuple."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, (list, tuple)) and not any(isinstance(p, (list, tuple)) for p in value):
+        return tuple(_plain(name, part) for part in value)
+    raise ConfigError(
+        f"{name}={value!r} must be a finite number, a word, True or False, or a list of numbers."
+    )
 
 
 def _checked_overrides(name: str, overrides: Overrides) -> dict[str, Any]:
@@ -53,7 +71,7 @@ def _checked_overrides(name: str, overrides: Overrides) -> dict[str, Any]:
     for key in overrides:
         if key not in SETTING_NAMES:
             raise unknown_name(f"sender setting in {name}", key, SETTING_NAMES)
-    return dict(sorted(overrides.items()))
+    return {key: _plain(f"{name}.{key}", value) for key, value in sorted(overrides.items())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +88,10 @@ class TypeResponse:
     """no detection before; a model knows little of a call that has just begun"""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.settings, Mapping):
+            raise ConfigError(
+                f"network_type.settings={self.settings!r} must map network types to settings."
+            )
         for name in self.settings:
             if name not in NETWORK_CLASSES:
                 raise unknown_name("network type", name, NETWORK_CLASSES)
@@ -78,9 +100,9 @@ class TypeResponse:
             for name, overrides in sorted(self.settings.items())
         }
         object.__setattr__(self, "settings", checked)
-        _check("network_type.smoothing_s", self.smoothing_s, 0.0, 600.0)
-        _check("network_type.confidence", self.confidence, 0.0, 1.0)
-        _check("network_type.earliest_s", self.earliest_s, 0.0, 600.0)
+        _set_number(self, "smoothing_s", 0.0, 600.0)
+        _set_number(self, "confidence", 0.0, 1.0)
+        _set_number(self, "earliest_s", 0.0, 600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +121,10 @@ class AlarmResponse:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", _checked_overrides("settings", self.settings))
-        _check("rate_scale", self.rate_scale, 0.1, 2.0)
-        _check("threshold", self.threshold, 0.0, 1.0)
-        _check("hold_s", self.hold_s, 0.0, 600.0)
-        _check("min_rate_bps", self.min_rate_bps, 0.0, 1e9)
+        _set_number(self, "rate_scale", 0.1, 2.0)
+        _set_number(self, "threshold", 0.0, 1.0)
+        _set_number(self, "hold_s", 0.0, 600.0)
+        _set_number(self, "min_rate_bps", 0.0, 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +144,7 @@ class TargetingPlan:
                 f"version={self.version!r} of a targeting plan is not known; this program reads "
                 f"version {PLAN_VERSION}."
             )
+        object.__setattr__(self, "version", PLAN_VERSION)  # 1.0 is written as 1, too
         object.__setattr__(self, "base", _checked_overrides("base", self.base))
         # Parts of a JSON form are mappings still.
         parts = (
@@ -159,7 +182,7 @@ class TargetingPlan:
             raise ArtifactError(f"{path} must hold a JSON object with the fields of a plan.")
         try:
             return from_mapping(cls, values)
-        except (BweEnvError, TypeError) as error:
+        except (BweEnvError, TypeError, RecursionError) as error:
             raise ArtifactError(f"{path} is no targeting plan: {error}") from error
 
     def write(self, path: str | Path) -> None:
@@ -245,6 +268,7 @@ class Targeting:
         self._rate_bps = np.zeros(num_envs)
         self._until_s = np.full((num_envs, 2), -1.0)  # when the alarms end: loss, congestion
         self.detected_types = np.full(num_envs, NO_TYPE)
+        self._is_targeted = np.zeros(num_envs, dtype=np.bool_)  # in the interval that goes on
         self._targeted_s = np.zeros(num_envs)
 
     def restart(self, env: int) -> None:
@@ -253,6 +277,7 @@ class Targeting:
         for column in (self._time_s, self._smoothed, self._rate_bps, self._targeted_s):
             column[env] = 0.0
         self._until_s[env] = -1.0
+        self._is_targeted[env] = False
         self.detected_types[env] = NO_TYPE
 
     def update(
@@ -261,6 +286,7 @@ class Targeting:
         """See `SettingsPolicy.update`."""
         probabilities = self.models.update(telemetry, active)
         self._time_s[active] += BIN_S
+        self._targeted_s[active & self._is_targeted] += BIN_S
         weight = BIN_S / (RATE_S + BIN_S)
         acked_bps = np.nan_to_num(telemetry["acked_bytes"]) * 8.0 / BIN_S
         self._rate_bps[active] += weight * (acked_bps - self._rate_bps)[active]
@@ -276,14 +302,14 @@ class Targeting:
                 is_on = self._alarm(response, position, probability, active)
                 choice += bit * is_on
                 scale[is_on] *= response.rate_scale
-        self._targeted_s[active] += BIN_S * (self._differs[choice] | (scale != 1.0))[active]
+        self._is_targeted[active] = (self._differs[choice] | (scale != 1.0))[active]
         return choice, scale
 
     def call_columns(self) -> dict[str, NDArray[Any]]:
         """See `SettingsPolicy.call_columns`; shape (num_envs,) each.
 
         ``detected_type`` is the network type at the end, "" for none; ``targeted_s`` the time that
-        other settings than those of the beginning were in force.
+        other settings than those of the beginning, or a factor, were in force.
         """
         names = np.array(["", *NETWORK_CLASSES])
         return {
@@ -319,7 +345,8 @@ class Targeting:
         is_raised &= self._rate_bps >= response.min_rate_bps
         until_s = self._until_s[:, position]
         until_s[is_raised] = self._time_s[is_raised] + response.hold_s
-        is_on: NDArray[np.bool_] = is_raised | (self._time_s < until_s)
+        # As for types: half an interval for what rounding leaves.
+        is_on: NDArray[np.bool_] = is_raised | (self._time_s + 0.5 * BIN_S < until_s)
         return is_on
 
 
