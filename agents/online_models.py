@@ -25,8 +25,9 @@ class OnlineModels:
 
     Args:
         models: loaded models; no two of them with the same output.
-        period_bins: a call's models are asked at every so many bins, calls by turns; in between
-            their last answer stands. What they see has no gaps.
+        period_bins: a call's models are asked at its first bin and then at every so many; in
+            between their last answer stands. What they see has no gaps. Bins are counted call by
+            call, so that an answer does not depend on which other calls there are.
 
     Attributes:
         outputs: what each probability of `update` is.
@@ -69,20 +70,22 @@ class OnlineModels:
         self._features = FeatureStream(num_envs, windows=self._windows)
         self._lost = np.zeros((SECOND_BINS, num_envs))
         self._bins = 0
-        self._turn = np.arange(num_envs) % self._period_bins
+        self._own_bins = np.zeros(num_envs, dtype=np.int64)
         self._probabilities = np.zeros((num_envs, len(self.outputs)), dtype=np.float32)
 
     def restart(self, env: int) -> None:
         """Another call begins in place of call `env`."""
         self._features.restart(env)
         self._lost[:, env] = 0.0
+        self._own_bins[env] = 0
         self._probabilities[env] = 0.0
 
     def update(self, telemetry: NDArray[Any], active: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Take the newest bin of every active call; see `bwe_env.telemetry.NetworkModels`."""
         self._features.push(telemetry, active)
         slot = self._bins % SECOND_BINS
-        is_due = active & (self._turn == self._bins % self._period_bins)
+        is_due = active & (self._own_bins % self._period_bins == 0)
+        self._own_bins[active] += 1
         self._lost[slot, active] = telemetry["lost_packets"][active]
         self._bins += 1
         is_losing = self._lost.sum(axis=0) >= ELIGIBLE_LOST_PACKETS
