@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from baselines import network_rules, network_type_rules
 from baselines.network_rules import ClassRule, ScoreRule
 from bwe_env.config import from_mapping
-from bwe_env.errors import ArtifactError, BweEnvError, ConfigError, unknown_name
+from bwe_env.errors import ArtifactError, ConfigError, unknown_name
 from bwe_env.labels import ELIGIBLE_LOST_PACKETS, NETWORK_CLASSES, PAST_S
 from bwe_env.network_features import BIN_S, MAX_WINDOW_BINS, SECOND_BINS, FeatureStream
 from bwe_env.sender_settings import SenderSettings
@@ -38,6 +38,8 @@ _RULES: dict[str, type[Any]] = {
     and dataclasses.is_dataclass(cls)
     and (hasattr(cls, "score") or hasattr(cls, "classify"))
 }
+#: Whatever a rule is tuned to, it is smaller; an int beyond has no float.
+_LARGEST = 1e300
 #: Windows of the questions, as the models of a single task have them.
 _WINDOW_BINS = {
     "random_loss": MAX_WINDOW_BINS,
@@ -55,11 +57,18 @@ class AnsweringRule:
     """probability = 1 / (1 + exp(-(slope * score + offset))); a class has probability 1"""
     offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("slope", "offset"):
+            _require_finite(name, getattr(self, name))
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     def to_mapping(self) -> dict[str, Any]:
         """Its JSON form."""
+        values: dict[str, Any] = dataclasses.asdict(self.rule)  # type: ignore[call-overload]
         return {
             "rule": type(self.rule).__name__,
-            "values": dataclasses.asdict(self.rule),  # type: ignore[call-overload]
+            # All of them floats: 1 and 1.0 give equal bytes.
+            "values": {name: np.asarray(value, float).tolist() for name, value in values.items()},
             "slope": self.slope,
             "offset": self.offset,
         }
@@ -70,7 +79,13 @@ class AnsweringRule:
 
         Raises:
             UnknownNameError: a rule that there is not, or a value that it does not have.
+            ConfigError: something is missing, or no finite number.
         """
+        for name in ("rule", "values", "slope", "offset"):
+            if not isinstance(values, Mapping) or name not in values:
+                raise ConfigError(f"a rule needs {name!r}; write it with write_rules.")
+        if not isinstance(values["values"], Mapping):
+            raise ConfigError(f"values={values['values']!r} must map names to numbers.")
         name = values["rule"]
         if name not in _RULES:
             raise unknown_name("rule", name, _RULES)
@@ -79,7 +94,26 @@ class AnsweringRule:
             for key, value in values["values"].items()
         }
         rule: Any = from_mapping(_RULES[name], lists)
-        return cls(rule=rule, slope=float(values["slope"]), offset=float(values["offset"]))
+        for field in dataclasses.fields(rule):
+            _require_like(f"{name}.{field.name}", getattr(rule, field.name), field.default)
+        return cls(rule=rule, slope=values["slope"], offset=values["offset"])
+
+
+def _require_finite(name: str, value: object) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and -_LARGEST <= value <= _LARGEST):  # type: ignore[operator]
+        raise ConfigError(f"{name}={value!r} must be a finite number.")
+
+
+def _require_like(name: str, value: object, default: object) -> None:
+    """Raise `ConfigError` unless a rule's value is a number, or as many as its default has."""
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple) or len(value) != len(default):
+            raise ConfigError(f"{name}={value!r} must be a list of {len(default)} numbers.")
+        for part in value:
+            _require_finite(name, part)
+    else:
+        _require_finite(name, value)
 
 
 class RuleModels:
@@ -90,13 +124,19 @@ class RuleModels:
 
     Raises:
         UnknownNameError: another task.
-        ConfigError: no rule.
+        ConfigError: no rule, or one that does not answer its task.
     """
 
     def __init__(self, rules: Mapping[str, AnsweringRule]) -> None:
-        for task in rules:
+        for task, answering in rules.items():
             if task not in _WINDOW_BINS:
                 raise unknown_name("task of a rule", task, _WINDOW_BINS)
+            wanted = "classify" if task == "network_type" else "score"
+            if not hasattr(answering.rule, wanted):
+                raise ConfigError(
+                    f"{type(answering.rule).__name__} does not answer {task}: that takes a rule "
+                    f"with {wanted}()."
+                )
         if not rules:
             raise ConfigError("RuleModels needs at least one rule.")
         self._rules = dict(rules)
@@ -175,9 +215,11 @@ def load_targeted(directory: str | Path, *, base: SenderSettings | None = None) 
     plan = TargetingPlan.read(Path(directory) / PLAN_FILE)
     try:
         forms = json.loads(path.read_text(encoding="utf-8"))
-        rules = {task: AnsweringRule.from_mapping(form) for task, form in forms.items()}
+        if not isinstance(forms, Mapping):
+            raise ConfigError("it must be a JSON object with one rule for each task.")
+        models = RuleModels({task: AnsweringRule.from_mapping(f) for task, f in forms.items()})
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, TypeError, KeyError, AttributeError, BweEnvError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # ours are ValueErrors
         raise ArtifactError(f"{path} holds no rules: {error}") from error
-    return Targeting(plan, RuleModels(rules), base=base)
+    return Targeting(plan, models, base=base)
