@@ -26,7 +26,6 @@ from experiments.artifact_store import Store
 from experiments.recorded_answers import RecordingModels, read_answers, write_answers
 from experiments.store_client import StoreClient
 
-
 #: Calls side by side; answers are kept and shuffled batch by batch. As `run_calls` has it.
 BATCH_CALLS = 64
 

@@ -1,0 +1,274 @@
+"""Tune targeting plans offline, model in the loop: ``python -m experiments.tune_plans``.
+
+Each plan (`experiments.plan_space`) is tuned for the A/B test that it is made for, on the train
+networks of that test. Objectives: the mean gain of what the test wants to change. Constraints: what
+is guarded does not become worse, and the placebo, the same plan told of other calls, breaks a guard
+(`experiments.plan_trials`). Of the best trials on train networks, the one that wins on validation
+networks is chosen; test networks are never played.
+
+Stopped with Ctrl-C, it goes on where it was when it is started again with the same --out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.targeting import PLAN_FILE
+from bwe_env.config import from_mapping
+from bwe_env.errors import ArtifactError, ConfigError, unknown_name
+from bwe_env.sim._jit import CACHE_DIRECTORY
+from bwe_env.targeting import TargetingPlan
+from experiments.cli import run_command
+from experiments.executor import Executor, ExecutorName, make_executor
+from experiments.plan_space import SPACES
+from experiments.plan_trials import STUDIES, PlanOutcome, PlanTask, model_folders, play_plan
+from experiments.run_directory import fingerprint, write_json
+from experiments.targeted_arms import folder_digest
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+#: Trials that are asked for at once, hence the most workers that one study keeps busy. Ours.
+ROUND = 4
+#: Trials that begin a search, at random. Ours.
+STARTUP_TRIALS = 24
+#: A treatment's guards have to hold with so much to spare, percent: intervals have a width. Ours.
+GUARD_RESERVE_PCT = 2.0
+#: The placebo has to break one by so much, percent. Ours.
+PLACEBO_HARM_PCT = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunePlansConfig:
+    """Tune targeting plans, model in the loop."""
+
+    models: Path
+    """folder with the models, one folder each, named after its task (random_loss, …)"""
+    plans: tuple[str, ...] = tuple(STUDIES)
+    """which"""
+    trials: int = 160
+    """of each plan, rounded up to whole rounds"""
+    networks: int = 96
+    """train networks of each plan"""
+    validation: int = 160
+    """validation networks of each plan"""
+    candidates: int = 8
+    """trials of each plan that are played on validation networks"""
+    duration_s: float = 90.0
+    """length of a call in the search; on validation networks it is that of the test"""
+    seed: int = 0
+    """of the search"""
+    out: Path = Path("runs/plans")
+    """folder of the studies and the plans; one that exists is gone on with"""
+    executor: ExecutorName = "local"
+    """processes of this machine, or a Ray cluster"""
+    workers: int = 0
+    """trials at once, 0 for one per processor"""
+
+    def __post_init__(self) -> None:
+        for name in self.plans:
+            if name not in STUDIES:
+                raise unknown_name("plan of --plans", name, STUDIES)
+        for name in ("trials", "networks", "validation", "candidates"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1.")
+
+    def task(self, plan: str) -> PlanTask:
+        """What every trial of a plan plays, without the plan itself."""
+        study = STUDIES[plan]
+        return PlanTask(
+            experiments=study.experiments,
+            models=model_folders(self.models, study),
+            split="train",
+            count=self.networks,
+            duration_s=self.duration_s,
+            plan={},
+        )
+
+
+def tune_plans(config: TunePlansConfig) -> int:
+    """Run the command; returns its exit code."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    executor = make_executor(config.executor, workers=config.workers)
+    try:
+        for name in config.plans:
+            _search(config, name, executor)
+            _conclude(config, name, executor)
+    finally:
+        executor.close()
+    return 0
+
+
+# --- Search ---------------------------------------------------------------------------------------
+
+
+def open_study(config: TunePlansConfig, name: str) -> Study:
+    """The study of a plan, new or as it was left.
+
+    Raises:
+        ArtifactError: it was made from other inputs.
+    """
+    import optuna
+
+    from experiments.tuning_study import open_storage
+
+    study = optuna.create_study(
+        study_name=name,
+        storage=open_storage(config.out / "journal.log"),
+        directions=["maximize"] * len(STUDIES[name].experiments),
+        load_if_exists=True,
+    )
+    inputs = _inputs(config, name)
+    recorded = study.user_attrs.get("inputs")
+    if recorded is None:
+        study.set_user_attr("inputs", inputs)
+    elif fingerprint(recorded) != fingerprint(inputs):
+        differing = [key for key in inputs if recorded.get(key) != inputs[key]]
+        raise ArtifactError(
+            f"the study of plan {name!r} in {config.out} was made with other "
+            f"{', '.join(differing)}. Give the same options, or another --out."
+        )
+    return study
+
+
+def _inputs(config: TunePlansConfig, name: str) -> dict[str, Any]:
+    task = config.task(name)
+    return {
+        "task": {**dataclasses.asdict(task), "models": len(task.models)},
+        "models": [folder_digest(Path(folder)) for folder in task.models],
+        "seed": config.seed,
+        "simulator": CACHE_DIRECTORY.name,
+        "space": fingerprint({"space": repr(SPACES[name])}),
+    }
+
+
+def _search(config: TunePlansConfig, name: str, executor: Executor) -> None:
+    """Play trials until there are as many as wanted."""
+    from optuna.trial import TrialState
+    from tqdm import tqdm
+
+    study = open_study(config, name)
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
+    done = len(complete(study))
+    with tqdm(total=config.trials, initial=done, unit=" trials", desc=name, disable=None) as bar:
+        while (done := len(complete(study))) < config.trials:
+            _round(config, name, study, executor, done)
+            bar.update(ROUND)
+
+
+def _round(config: TunePlansConfig, name: str, study: Study, executor: Executor, done: int) -> None:
+    from optuna.trial import TrialState
+
+    study.sampler = _sampler(config.seed, done)
+    asked = [study.ask() for _ in range(ROUND)]
+    plans = [dataclasses.asdict(SPACES[name].suggest(trial)) for trial in asked]
+    tasks = [dataclasses.replace(config.task(name), plan=plan) for plan in plans]
+    results: dict[int, PlanOutcome] = {}
+    try:
+        results = dict(executor.map(play_plan, tasks))
+    finally:
+        for position, trial in enumerate(asked):  # in the order in which they were asked for
+            if position not in results:
+                study.tell(trial, state=TrialState.FAIL)
+                continue
+            outcome = results[position]
+            trial.set_user_attr("plan", dict(plans[position]))
+            trial.set_user_attr("outcome", dataclasses.asdict(outcome))
+            for experiment in STUDIES[name].experiments:
+                harm = outcome.harm(experiment)
+                broken = outcome.harm(experiment, of_placebo=True)
+                trial.set_constraint(f"{experiment} guards", harm + GUARD_RESERVE_PCT)
+                trial.set_constraint(f"{experiment} placebo", PLACEBO_HARM_PCT - broken)
+            study.tell(trial, [outcome.gain(name) for name in STUDIES[name].experiments])
+
+
+def _sampler(seed: int, done: int) -> Any:
+    import numpy as np
+    from optuna.samplers import TPESampler
+
+    state = int(np.random.SeedSequence((seed, done)).generate_state(1)[0])
+    return TPESampler(
+        seed=state, multivariate=True, n_startup_trials=STARTUP_TRIALS, constant_liar=True
+    )
+
+
+def complete(study: Study) -> list[FrozenTrial]:
+    """Trials that have been played."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+# --- Choice ---------------------------------------------------------------------------------------
+
+
+def outcome_of(trial: FrozenTrial) -> PlanOutcome:
+    """What a trial came to."""
+    return PlanOutcome(**trial.user_attrs["outcome"])
+
+
+def merit(outcome: PlanOutcome, experiments: Sequence[str]) -> float:
+    """Gain less what constraints lack, twice; percent."""
+    total = 0.0
+    for name in experiments:
+        lacking = max(0.0, outcome.harm(name) + GUARD_RESERVE_PCT)
+        lacking += max(0.0, PLACEBO_HARM_PCT - outcome.harm(name, of_placebo=True))
+        total += outcome.gain(name) - 2.0 * lacking
+    return total
+
+
+def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
+    """Choose a plan on validation networks, and write it."""
+    from experiments.published_experiments import CALL
+
+    experiments = STUDIES[name].experiments
+    trials = complete(open_study(config, name))
+    trials.sort(key=lambda trial: merit(outcome_of(trial), experiments), reverse=True)
+    best = trials[: config.candidates]
+    tasks = [
+        dataclasses.replace(
+            config.task(name),
+            plan=trial.user_attrs["plan"],
+            split="validation",
+            count=config.validation,
+            duration_s=CALL.duration_s,
+        )
+        for trial in best
+    ]
+    judged = dict(executor.map(play_plan, tasks))
+    chosen = max(judged, key=lambda position: merit(judged[position], experiments))
+    folder = config.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    from_mapping(TargetingPlan, best[chosen].user_attrs["plan"]).write(folder / PLAN_FILE)
+    record = {
+        "chosen_trial": best[chosen].number,
+        "inputs": _inputs(config, name),
+        "train": dataclasses.asdict(outcome_of(best[chosen])),
+        "trials": len(trials),
+        "validation": dataclasses.asdict(judged[chosen]),
+    }
+    write_json(folder / "tuning.json", record)
+    for experiment in experiments:
+        its = judged[chosen]
+        print(
+            f"{name}: {experiment} on validation networks: gain {its.gain(experiment):+.1f} %, "
+            f"guards {its.harm(experiment):+.1f} %, of the placebo "
+            f"{its.harm(experiment, of_placebo=True):+.1f} %",
+            flush=True,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m experiments.tune_plans``."""
+    return run_command(tune_plans, TunePlansConfig, module="experiments.tune_plans", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
