@@ -30,18 +30,20 @@ from bwe_env.errors import unknown_name
 from experiments.chunks import cut_file
 from experiments.manifest import (
     EMPTY_DIGEST,
-    BlobsLackingError,
     Chunk,
     Kind,
     Manifest,
     Member,
-    NotInStoreError,
-    ReferenceChangedError,
     check_digest,
     digest_of,
-    refuse,
 )
 from experiments.member_paths import name_fault
+from experiments.refusals import (
+    BlobsLackingError,
+    NotInStoreError,
+    ReferenceChangedError,
+    refuse,
+)
 from experiments.signing import Signature, check_signed
 from experiments.store_blobs import BlobStore
 from experiments.store_checkout import CheckoutReport, checkout
@@ -50,6 +52,7 @@ from experiments.store_files import (
     locked,
     open_regular,
     replace_with,
+    same_content,
     sync_folder,
     write_temporary,
 )
@@ -110,9 +113,12 @@ class Store(BlobStore):
         digest = digest_of(data)
         with self.shared():
             self._check_content(manifest)
+            path = self.manifest_path(digest)
+            if same_content(path, data):
+                os.utime(path)  # young again for the garbage collector
+                return digest
             for folder in {self.blob_path(chunk.digest).parent for chunk in manifest.chunks()}:
                 sync_folder(folder)
-            path = self.manifest_path(digest)
             replace_with(write_temporary(self.root / "tmp", data), path)
             sync_folder(path.parent)
         return digest

@@ -16,20 +16,46 @@ blobs: small ones whole, large ones in chunks (`experiments.chunks`).
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import math
 import re
-import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 from agents.export import ARCHITECTURES as POLICY_ARCHITECTURES
-from bwe_env.errors import ArtifactError
-from experiments.member_paths import clashing_paths, is_plain_text, path_fault
+from experiments.canonical_json import (
+    MAX_JSON_BYTES,
+    canonical_json,
+    check_whole_number,
+    checked_json,
+    parse_json,
+)
+from experiments.member_paths import clashing_paths, path_fault
+from experiments.refusals import (
+    ArtifactRefused,
+    BlobsLackingError,
+    NotInStoreError,
+    ReferenceChangedError,
+    refuse,
+)
 
-_LOG = logging.getLogger(__name__)
+__all__ = [
+    "ARCHITECTURES",
+    "MAX_ARTIFACT_BYTES",
+    "MAX_BLOB_BYTES",
+    "MAX_JSON_BYTES",
+    "ArtifactRefused",
+    "BlobsLackingError",
+    "Chunk",
+    "Kind",
+    "Manifest",
+    "Member",
+    "NotInStoreError",
+    "ReferenceChangedError",
+    "check_architecture",
+    "check_digest",
+    "check_path",
+    "digest_of",
+]
 
 FORMAT = "bwe-env artifact 1"
 Kind = Literal["configuration", "model", "policy", "dataset"]
@@ -42,81 +68,15 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "dataset": ("calls", "traces"),
 }
 
-#: A manifest is read whole; a dataset of 10 GB in chunks of 64 KiB needs 12 MB. Ours.
-MAX_MANIFEST_BYTES = 16 * 2**20
 #: One blob is held in memory, and is the most that one request of a server has to take. Ours.
 MAX_BLOB_BYTES = 2**20
-#: All members together: more than any dataset of ours by a factor of 100. Ours.
-MAX_ARTIFACT_BYTES = 16 * 2**30
+#: All members together: 60 times the largest dataset of ours, and what a manifest can list. Ours.
+MAX_ARTIFACT_BYTES = 4 * 2**30
 #: Ours: a dataset has a few hundred shards.
 MAX_MEMBERS = 10_000
-#: Levels of arrays and objects in the metadata. Ours.
-MAX_METADATA_DEPTH = 16
-#: Whole numbers that every JSON reader keeps exact: RFC 7493 §2.2.
-MAX_WHOLE_NUMBER = 2**53 - 1
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 EMPTY_DIGEST = hashlib.sha256().hexdigest()
-
-
-class ArtifactRefused(ArtifactError):  # noqa: N818 - reads as what happened: "was refused"
-    """Content that a store does not take, or does not hand out.
-
-    Attributes:
-        where: the path or field at fault.
-        seen: the value found there.
-        allowed: what it must be, a clause.
-        remedy: what to do next, a sentence; may be empty.
-    """
-
-    def __init__(self, where: str, seen: object, allowed: str, remedy: str = "") -> None:
-        super().__init__(where, seen, allowed, remedy)
-        self.where = where
-        self.seen = seen
-        self.allowed = allowed
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        text = f"{self.where} refused: {_short(self.seen)} {self.allowed}."
-        return f"{text} {self.remedy}" if self.remedy else text
-
-
-class NotInStoreError(ArtifactRefused):
-    """A digest that a store does not hold."""
-
-
-class BlobsLackingError(ArtifactRefused):
-    """A manifest whose blobs are not all there; `seen` are the digests to send first."""
-
-
-class ReferenceChangedError(ArtifactRefused):
-    """A reference that is no longer what the caller expected; `seen` is what it is now."""
-
-
-def refuse(
-    where: str,
-    seen: object,
-    allowed: str,
-    remedy: str = "",
-    *,
-    error: type[ArtifactRefused] = ArtifactRefused,
-    cause: BaseException | None = None,
-) -> NoReturn:
-    """Write the refusal into the log and raise it.
-
-    Raises:
-        ArtifactRefused: always; of the class `error`.
-    """
-    refusal = error(where, seen, allowed, remedy)
-    _LOG.warning("%s", refusal)
-    raise refusal from cause
-
-
-def _short(value: object) -> str:
-    """A value as one line of bounded length, whatever somebody sent."""
-    shortened = reprlib.Repr()
-    shortened.maxstring = shortened.maxother = shortened.maxlong = 100
-    return shortened.repr(value)
 
 
 def digest_of(data: bytes | memoryview) -> str:
@@ -145,7 +105,7 @@ class Chunk:
 
     def __post_init__(self) -> None:
         check_digest(self.digest, "chunk digest")
-        _check_size(self.size_bytes, "chunk size_bytes", 1, MAX_BLOB_BYTES)
+        check_whole_number(self.size_bytes, "chunk size_bytes", 1, MAX_BLOB_BYTES)
 
 
 @dataclass(frozen=True)
@@ -165,7 +125,7 @@ class Member:
         check_path(self.path)
         where = f"member {self.path!r}"
         check_digest(self.digest, f"{where} digest")
-        _check_size(self.size_bytes, f"{where} size_bytes", 0, MAX_ARTIFACT_BYTES)
+        check_whole_number(self.size_bytes, f"{where} size_bytes", 0, MAX_ARTIFACT_BYTES)
         total_bytes = sum(chunk.size_bytes for chunk in self.chunks)
         if total_bytes != self.size_bytes:
             refuse(
@@ -199,10 +159,10 @@ class Manifest:
         _check_members(self.members)
         if not isinstance(self.metadata, Mapping):
             refuse("metadata", self.metadata, "must be a JSON object")
-        object.__setattr__(self, "metadata", _checked_json(dict(self.metadata), "metadata"))
+        object.__setattr__(self, "metadata", checked_json(dict(self.metadata), "metadata"))
         size_bytes = len(self.to_bytes())
-        if size_bytes > MAX_MANIFEST_BYTES:
-            refuse("manifest", f"{size_bytes} bytes", f"must be at most {MAX_MANIFEST_BYTES} bytes")
+        if size_bytes > MAX_JSON_BYTES:
+            refuse("manifest", f"{size_bytes} bytes", f"must be at most {MAX_JSON_BYTES} bytes")
 
     @property
     def digest(self) -> str:
@@ -273,45 +233,6 @@ class Manifest:
         return manifest
 
 
-def canonical_json(content: Any) -> bytes:
-    """JSON with sorted keys and no spaces, in UTF-8."""
-    text = json.dumps(
-        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
-
-
-def parse_json(data: bytes) -> Any:
-    """JSON of bounded size, without NaN and without repeated keys.
-
-    Raises:
-        ArtifactRefused: it is not.
-    """
-    if len(data) > MAX_MANIFEST_BYTES:
-        refuse("JSON", f"{len(data)} bytes", f"must be at most {MAX_MANIFEST_BYTES} bytes")
-    try:
-        return json.loads(
-            bytes(data).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except ArtifactRefused:
-        raise
-    except RecursionError as error:
-        refuse("JSON", data[:80], "must not be nested that deep", cause=error)
-    except ValueError as error:
-        refuse("JSON", data[:80], f"must be JSON in UTF-8 ({error})", cause=error)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        refuse("JSON", [key for key, _ in pairs], "must not repeat a key")
-    return content
-
-
-def _no_constant(text: str) -> NoReturn:
-    refuse("JSON", text, "must be a finite number (JSON has no other)")
-
-
 def check_architecture(kind: object, architecture: object) -> None:
     """Refuse what no code of this project reads.
 
@@ -337,12 +258,6 @@ def check_path(path: object) -> str:
     if fault is not None:
         refuse("member path", path, fault)
     return path
-
-
-def _check_size(value: object, where: str, least: int, most: int) -> None:
-    # bool is an int to Python, not to JSON.
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        refuse(where, value, f"must be a whole number, {least}..{most}")
 
 
 def _check_members(members: tuple[Member, ...]) -> None:
@@ -379,7 +294,7 @@ def _list(value: Any, where: str, most: int) -> list[Any]:
 
 def _member(value: Any, where: str) -> Member:
     content = _fields(value, where, {"chunks", "digest", "path", "size_bytes"})
-    chunks = _list(content["chunks"], f"{where}.chunks", MAX_MANIFEST_BYTES)
+    chunks = _list(content["chunks"], f"{where}.chunks", MAX_JSON_BYTES)
     return Member(
         path=content["path"],
         digest=content["digest"],
@@ -392,38 +307,3 @@ def _chunk(value: Any, where: str) -> Chunk:
     if not isinstance(value, list) or len(value) != 2:
         refuse(where, value, "must be [digest, size_bytes]")
     return Chunk(*value)
-
-
-def _checked_json(value: Any, where: str, depth: int = 0) -> Any:
-    """A copy of plain JSON values; tuples become lists.
-
-    Raises:
-        ArtifactRefused: anything that JSON cannot hold, or not exactly.
-    """
-    if depth > MAX_METADATA_DEPTH:
-        refuse(where, "…", f"must not be nested deeper than {MAX_METADATA_DEPTH} levels")
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        if not is_plain_text(value.replace("\n", "").replace("\t", "")):
-            refuse(where, value, "must be text in Unicode NFC without control characters")
-        return value
-    if isinstance(value, int):
-        _check_size(value, where, -MAX_WHOLE_NUMBER, MAX_WHOLE_NUMBER)
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            refuse(where, value, "must be a finite number (JSON has no other)")
-        return value
-    if isinstance(value, list | tuple):
-        return [_checked_json(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return _checked_object(value, where, depth)
-    return refuse(where, type(value).__name__, "must be a JSON value")
-
-
-def _checked_object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
-    for key in value:
-        if not isinstance(key, str) or not is_plain_text(key):
-            refuse(where, key, "must have keys of plain text in Unicode NFC")
-    return {key: _checked_json(item, f"{where}.{key}", depth + 1) for key, item in value.items()}

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bwe_env.errors import ArtifactError, ConfigError
-from experiments.manifest import canonical_json, parse_json, refuse
+from experiments.canonical_json import canonical_json, parse_json
+from experiments.refusals import refuse
 
 FORMAT = "bwe-env signature 1"
 KEY_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -84,9 +85,10 @@ def generate_key(path: str | Path) -> str:
     Raises:
         ConfigError: the file exists, its folder cannot be written, or a package is missing.
     """
+    ed25519 = _ed25519()
     from cryptography.hazmat.primitives import serialization
 
-    key = _ed25519().Ed25519PrivateKey.generate()
+    key = ed25519.Ed25519PrivateKey.generate()
     content = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bwe_env.errors import ArtifactError
-from experiments.manifest import MAX_BLOB_BYTES, NotInStoreError, check_digest, digest_of, refuse
-from experiments.store_files import locked, replace_with, write_temporary
+from experiments.manifest import MAX_BLOB_BYTES, check_digest, digest_of
+from experiments.refusals import NotInStoreError, refuse
+from experiments.store_files import locked, replace_with, same_content, write_temporary
 
 STORE_FORMAT = b'{"format":"bwe-env store 1"}\n'
 
@@ -79,7 +80,7 @@ class BlobStore:
         path = self.blob_path(digest)
         with self.shared():
             # Compared, not trusted: a crash of another writer's machine may have left less.
-            if _same_content(path, data):
+            if same_content(path, data):
                 os.utime(path)  # young again for the garbage collector
                 return digest
         temporary = write_temporary(self.root / "tmp", data)
@@ -143,10 +144,3 @@ class BlobStore:
             refuse(what, digest, f"must be in {self.root}", error=NotInStoreError, cause=error)
         except OSError as error:
             refuse(str(path), error.strerror, "must be a file that can be read", cause=error)
-
-
-def _same_content(path: Path, data: bytes) -> bool:
-    try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except OSError:
-        return False

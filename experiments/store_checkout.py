@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bwe_env.errors import unknown_name
-from experiments.manifest import Manifest, Member, refuse
+from experiments.manifest import Manifest, Member
+from experiments.refusals import refuse
 from experiments.store_files import sync_folder
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bwe_env.errors import ConfigError
-from experiments.manifest import check_path, refuse
+from experiments.manifest import check_path
 from experiments.member_paths import MAX_PATH_DEPTH
+from experiments.refusals import refuse
 
 #: What a refused write leaves behind, and what to do.
 WRITE_REMEDY = (
@@ -91,6 +92,14 @@ def replace_with(temporary: Path, path: Path) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         refuse(str(path), error.strerror, "must be writable", WRITE_REMEDY, cause=error)
+
+
+def same_content(path: Path, data: bytes) -> bool:
+    """Whether a file is there and holds exactly these bytes."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

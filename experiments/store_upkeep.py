@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bwe_env.errors import ConfigError
-from experiments.manifest import ArtifactRefused, Manifest
+from experiments.manifest import Manifest
+from experiments.refusals import ArtifactRefused
 
 if TYPE_CHECKING:
     from experiments.artifact_store import Store

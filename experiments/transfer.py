@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from experiments.manifest import BlobsLackingError, Manifest, digest_of, refuse
+from experiments.manifest import Manifest, digest_of
+from experiments.refusals import BlobsLackingError, refuse
 from experiments.signing import Signature, check_signed
 
 
