@@ -4,8 +4,8 @@
 
     STORE/
         store.json             format of this folder
-        blobs/9f/9f86…         pieces of files, named by their SHA-256; never changed
-        manifests/60/6030…     canonical JSON (`experiments.manifest`); there once its blobs are
+        blobs/9/9f86…          pieces of files, named by their SHA-256; never changed
+        manifests/6/6030…      canonical JSON (`experiments.manifest`); there once its blobs are
         refs/congestion        the digest a name stands for; replaced whole
         signatures/6030…/KEY   who vouches for a manifest (`experiments.signing`)
         tmp/                   files being written
@@ -45,7 +45,7 @@ from experiments.refusals import (
     refuse,
 )
 from experiments.signing import Signature, check_signed
-from experiments.store_blobs import BlobStore
+from experiments.store_blobs import FOLDER_DIGITS, BlobStore
 from experiments.store_checkout import CheckoutReport, checkout
 from experiments.store_files import (
     list_files,
@@ -71,7 +71,7 @@ class Store(BlobStore):
 
     def manifest_path(self, digest: str) -> Path:
         """Where a manifest is or would be."""
-        return self.root / "manifests" / check_digest(digest)[:2] / digest
+        return self.root / "manifests" / check_digest(digest)[:FOLDER_DIGITS] / digest
 
     def has_manifest(self, digest: str) -> bool:
         """Whether a whole artifact is there."""
@@ -117,10 +117,12 @@ class Store(BlobStore):
             if same_content(path, data):
                 os.utime(path)  # young again for the garbage collector
                 return digest
-            for folder in {self.blob_path(chunk.digest).parent for chunk in manifest.chunks()}:
+            folders = {self.blob_path(chunk.digest).parent for chunk in manifest.chunks()}
+            for folder in (*sorted(folders), self.root / "blobs"):
                 sync_folder(folder)
             replace_with(write_temporary(self.root / "tmp", data), path)
-            sync_folder(path.parent)
+            for folder in (path.parent, self.root / "manifests"):
+                sync_folder(folder)
         return digest
 
     def _check_content(self, manifest: Manifest) -> None:
@@ -160,8 +162,10 @@ class Store(BlobStore):
 
     def refs(self) -> dict[str, str]:
         """Digest of every name, sorted by name."""
-        paths = sorted((self.root / "refs").iterdir())
-        return {path.name: self.resolve(path.name) for path in paths}
+        names = sorted(path.name for path in (self.root / "refs").iterdir())
+        digests = {name: self._reference(check_reference(name)) for name in names}
+        # One that was forgotten in between is none.
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     def resolve(self, name: str) -> str:
         """The digest that a name stands for.
@@ -229,9 +233,10 @@ class Store(BlobStore):
     def _reference(self, name: str) -> str | None:
         path = self.root / "refs" / name
         try:
-            return check_digest(path.read_text().removesuffix("\n"), f"reference {name!r}")
+            text = path.read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return None
+        return check_digest(text.removesuffix("\n"), f"reference {name!r}")
 
     # -- files
 
@@ -251,6 +256,8 @@ class Store(BlobStore):
         Raises:
             ArtifactRefused: a rule of `experiments.manifest` is broken; nothing is visible then.
         """
+        if self.root.resolve().is_relative_to(Path(directory).resolve()):
+            refuse(str(directory), str(self.root), "must not be inside the folder that is added")
         files = list_files(Path(directory))
         labels: dict[str, Any] = {
             "kind": kind,
@@ -313,7 +320,7 @@ class Store(BlobStore):
         if trusted is not None:
             check_signed(data, self.signatures(digest), trusted)
         manifest = Manifest.from_bytes(data)
-        return checkout(self, manifest, Path(directory), members, overwrite=overwrite)
+        return checkout(self, manifest, Path(directory).resolve(), members, overwrite=overwrite)
 
     # -- signatures
 

@@ -12,7 +12,7 @@ _LOG = logging.getLogger(__name__)
 # A command line tells its user once; a server says where its log goes.
 _LOG.addHandler(logging.NullHandler())
 
-#: Characters of a value that a message repeats. Ours.
+#: Characters of one text in a value that a message repeats; of the whole value twice as many. Ours.
 SHOWN_CHARACTERS = 100
 
 
@@ -74,4 +74,5 @@ def _short(value: object) -> str:
     """A value as one line of bounded length, whatever somebody sent."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = shortened.maxlong = SHOWN_CHARACTERS
-    return shortened.repr(value)
+    text = shortened.repr(value)
+    return text if len(text) <= 2 * SHOWN_CHARACTERS else text[: 2 * SHOWN_CHARACTERS] + "…"

@@ -20,8 +20,7 @@ from experiments.transfer import TransferReport, transfer
 
 Tensors = dict[str, NDArray[np.float32]]
 
-#: Widths of the network model that is sent: with two heads 185 kB, the largest that `fit` makes of
-#: the kind is 79 kB. Ours.
+#: Widths of the network model that is sent: with two heads, 185 kB. Ours.
 SERIES_UNITS, DENSE_UNITS, SHARED_UNITS = 64, 90, 128
 TASKS = ("random_loss", "congestion")
 

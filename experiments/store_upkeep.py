@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bwe_env.errors import ConfigError
-from experiments.manifest import Manifest
-from experiments.refusals import ArtifactRefused
+from experiments.manifest import DIGEST_PATTERN, Manifest
+from experiments.refusals import ArtifactRefused, NotInStoreError
 
 if TYPE_CHECKING:
     from experiments.artifact_store import Store
@@ -48,8 +48,9 @@ def verify(store: Store, *, repair: bool) -> VerifyReport:
     """See `Store.verify`."""
     started_s = time.perf_counter()
     problems: list[str] = []
-    sizes, set_aside = _check_blobs(store, problems, repair=repair)
+    # Manifests first: the blobs of those that are there now are there, whoever goes on writing.
     manifests = store.manifests()
+    sizes, set_aside = _check_blobs(store, problems, repair=repair)
     for digest in manifests:
         _check_manifest(store, digest, sizes, problems)
     references = sorted(path.name for path in (store.root / "refs").iterdir())
@@ -77,9 +78,11 @@ def _check_blobs(store: Store, problems: list[str], *, repair: bool) -> tuple[di
     for path in _files(store.root / "blobs"):
         try:
             sizes[path.name] = len(store.read_blob(path.name))
+        except NotInStoreError:
+            continue  # collected as garbage in between
         except ArtifactRefused as error:
             problems.append(str(error))
-            if repair:
+            if repair and DIGEST_PATTERN.fullmatch(path.name):
                 store.set_aside(path.name)
                 set_aside += 1
     return sizes, set_aside
@@ -89,11 +92,15 @@ def _check_manifest(store: Store, digest: str, sizes: dict[str, int], problems: 
     try:
         manifest = store.manifest(digest)
         store.signatures(digest)
+    except NotInStoreError:
+        return  # collected as garbage in between
     except ArtifactRefused as error:
         problems.append(str(error))
         return
     for member in manifest.members:
         if any(sizes.get(chunk.digest) != chunk.size_bytes for chunk in member.chunks):
+            if not store.has_manifest(digest):
+                return
             problems.append(
                 f"artifact {digest}: {member.path!r} lacks sound blobs. Add or transfer it again."
             )
@@ -169,4 +176,4 @@ def _is_young(path: Path, oldest_s: float) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Files named by their digest, sorted."""
-    return iter(sorted(folder.glob("[0-9a-f][0-9a-f]/*")))
+    return iter(sorted(folder.glob("[0-9a-f]/*")))

@@ -126,6 +126,8 @@ def _send_blobs(
         lacking = target.lacking(digests)
         for digest in lacking:
             blob = source.read_blob(digest)
+            if digest_of(blob) != digest:
+                refuse(f"blob {digest}", digest_of(blob), "must be what its name says")
             target.put_blob(blob)
             sizes.append(len(blob))
             progress(len(blob))
