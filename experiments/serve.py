@@ -153,7 +153,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
 def _set_up_log() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     # What the store refuses is quoted in the line of the request.
-    logging.getLogger("experiments.manifest").setLevel(logging.ERROR)
+    logging.getLogger("experiments.refusals").setLevel(logging.ERROR)
     # Starting and stopping are told here; what clients do to HTTP, at level WARNING, stays.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -174,7 +174,7 @@ def serve(config: ServeConfig) -> int:
         from experiments.serve_app import make_app
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"serving needs {error.name}. Install it: pip install 'bwe-env[serve]'"
+            f'serving needs {error.name}. Install it: pip install -c constraints.txt -e ".[serve]"'
         ) from error
     store = Store(config.store, create=False)
     token = read_token(config.token_file)

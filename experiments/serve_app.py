@@ -7,6 +7,7 @@
                                  If-None-Match: *, so that nobody's change is lost
 ``GET /refs/NAME/events``        server-sent events: the digest now, and every later one
 ``GET|PUT /manifests/DIGEST``    a manifest as its canonical bytes
+``GET|PUT …/DIGEST/signatures``  those beside a manifest; PUT adds one
 ``GET|PUT /blobs/DIGEST``        a blob; GET takes Range
 ``POST /blobs``                  many blobs, one behind the other, ``{"digests": […]}``: one round
                                  trip at call set-up, however many there are
@@ -19,7 +20,7 @@ token, and then only by bytes that have the digest they were sent for.
 
 from __future__ import annotations
 
-import hmac
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ from bwe_env.errors import UnknownNameError
 from experiments.artifact_store import ABSENT, Store, check_reference
 from experiments.manifest import (
     MAX_BLOB_BYTES,
-    MAX_MANIFEST_BYTES,
+    MAX_JSON_BYTES,
     ArtifactRefused,
     BlobsLackingError,
     NotInStoreError,
@@ -44,13 +45,25 @@ from experiments.manifest import (
     digest_of,
 )
 from experiments.serve_feed import ReferenceFeed
-from experiments.serve_http import RequestRefused, byte_range, entity_tag, matches_entity_tag
+from experiments.serve_http import (
+    RequestRefused,
+    byte_range,
+    check_condition,
+    check_token,
+    entity_tag,
+    is_known,
+    range_header,
+    unchanging,
+)
 from experiments.serve_requests import ERROR_HANDLERS, RequestLog, json_object, read_body
+from experiments.signing import Signature
 
 R = TypeVar("R")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 BYTES = "application/octet-stream"
+#: One signature as JSON has 268 bytes (`experiments.signing`). Ours.
+MAX_SIGNATURE_BYTES = 1_000
 #: Blobs of an answer are handed over in pieces of at least this size. Ours.
 PIECE_BYTES = 256 * 2**10
 
@@ -124,6 +137,11 @@ class StoreRoutes:
             _route("/refs/{name}", GET=self.read_reference, PUT=self.write_reference),
             _route("/refs/{name}/events", GET=self.follow_reference),
             _route("/manifests/{digest}", GET=self.read_manifest, PUT=self.write_manifest),
+            _route(
+                "/manifests/{digest}/signatures",
+                GET=self.read_signatures,
+                PUT=self.write_signature,
+            ),
             _route("/blobs", POST=self.read_blobs),
             _route("/blobs/{digest}", GET=self.read_blob, PUT=self.write_blob),
             _route("/lacking", POST=self.list_lacking),
@@ -139,18 +157,18 @@ class StoreRoutes:
         digest = await ask_store(self._store.resolve, name)
         # A reference can change at any time: it may be kept, but not used without asking.
         headers = {"ETag": entity_tag(digest), "Cache-Control": "no-cache"}
-        if _is_known(request, digest):
+        if is_known(request.headers, digest):
             return Response(status_code=304, headers=headers)
         return JSONResponse({"digest": digest, "name": name}, headers=headers)
 
     async def write_reference(self, request: Request) -> Response:
         """Point a reference at a manifest, if it still is what the writer saw."""
-        self._check_token(request)
+        check_token(request.headers, self._token)
         name = _checked(check_reference, request.path_params["name"])
         body = await self._body(request, self._limits.max_json_bytes)
         digest = _checked(check_digest, json_object(body, {"digest"})["digest"])
         seen = await run_in_threadpool(self._digest_of, name)
-        _check_condition(request, seen)
+        check_condition(request.headers, seen)
         await ask_store(self._store.set_ref, name, digest, expected=seen or ABSENT)
         self.feed.nudge()
         headers = {"ETag": entity_tag(digest)}
@@ -177,28 +195,45 @@ class StoreRoutes:
         """The canonical bytes of a manifest."""
         digest = _checked(check_digest, request.path_params["digest"])
         data = await ask_store(self._store.manifest_bytes, digest)
-        if _is_known(request, digest):
-            return Response(status_code=304, headers=_unchanging(digest))
-        return Response(data, 200, _unchanging(digest), "application/json")
+        if is_known(request.headers, digest):
+            return Response(status_code=304, headers=unchanging(digest))
+        return Response(data, 200, unchanging(digest), "application/json")
 
     async def write_manifest(self, request: Request) -> Response:
         """Take a manifest whose blobs are all there."""
-        self._check_token(request)
+        check_token(request.headers, self._token)
         digest = _checked(check_digest, request.path_params["digest"])
-        body = await self._body(request, MAX_MANIFEST_BYTES)
+        body = await self._body(request, MAX_JSON_BYTES)
         _check_content(body, digest)
         await ask_store(self._store.put_manifest, body, at_fault=422)
-        return JSONResponse({"digest": digest}, 201, _unchanging(digest))
+        return JSONResponse({"digest": digest}, 201, unchanging(digest))
+
+    async def read_signatures(self, request: Request) -> Response:
+        """``{"signatures": […]}``, each as `experiments.signing` writes it."""
+        digest = _checked(check_digest, request.path_params["digest"])
+        await ask_store(self._store.manifest_bytes, digest)
+        signatures = await ask_store(self._store.signatures, digest)
+        return JSONResponse({"signatures": [json.loads(item.to_bytes()) for item in signatures]})
+
+    async def write_signature(self, request: Request) -> Response:
+        """Put a signature beside a manifest; whether to trust its key is the reader's decision."""
+        check_token(request.headers, self._token)
+        digest = _checked(check_digest, request.path_params["digest"])
+        body = await self._body(request, MAX_SIGNATURE_BYTES)
+        signature = await ask_store(Signature.from_bytes, body, at_fault=422)
+        await ask_store(self._store.put_signature, digest, signature, at_fault=422)
+        return JSONResponse({"key": signature.key}, 201)
 
     async def read_blob(self, request: Request) -> Response:
         """A blob or a part of it."""
         digest = _checked(check_digest, request.path_params["digest"])
         # Read whole and verified, also for a part: nothing damaged leaves the store.
         data = await ask_store(self._store.read_blob, digest)
-        headers = {**_unchanging(digest), "Accept-Ranges": "bytes"}
-        if _is_known(request, digest):
+        headers = {**unchanging(digest), "Accept-Ranges": "bytes"}
+        if is_known(request.headers, digest):
             return Response(status_code=304, headers=headers)
-        span = byte_range(_range_header(request, digest), len(data))
+        asked = range_header(request.headers, digest) if request.method == "GET" else None
+        span = byte_range(asked, len(data))
         if span is None:
             return Response(data, 200, headers, BYTES)
         start, stop = span
@@ -207,12 +242,12 @@ class StoreRoutes:
 
     async def write_blob(self, request: Request) -> Response:
         """Take a blob, if it has the digest it is sent for."""
-        self._check_token(request)
+        check_token(request.headers, self._token)
         digest = _checked(check_digest, request.path_params["digest"])
         body = await self._body(request, MAX_BLOB_BYTES)
         _check_content(body, digest)
         await ask_store(self._store.put_blob, body, at_fault=422)
-        return JSONResponse({"digest": digest}, 201, _unchanging(digest))
+        return JSONResponse({"digest": digest}, 201, unchanging(digest))
 
     async def read_blobs(self, request: Request) -> Response:
         """Many blobs in one answer: their lengths are in the manifest that names them."""
@@ -231,7 +266,7 @@ class StoreRoutes:
         # A writer builds on the answer: what is there is kept for it. A reader changes nothing.
         is_writer = self._token is not None and "authorization" in request.headers
         if is_writer:
-            self._check_token(request)
+            check_token(request.headers, self._token)
         ask = self._store.lacking if is_writer else self._lacking
         return JSONResponse({"lacking": await ask_store(ask, digests)})
 
@@ -271,26 +306,6 @@ class StoreRoutes:
             )
         return [_checked(check_digest, digest) for digest in digests]
 
-    def _check_token(self, request: Request) -> None:
-        """Refuse who may not write.
-
-        Raises:
-            RequestRefused: 403 nobody may; 401 (RFC 6750 §3) the token is missing or wrong.
-        """
-        if self._token is None:
-            raise RequestRefused(
-                403, "this server is read-only. Started with a token, it takes writes with it."
-            )
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise RequestRefused(401, "writing needs 'Authorization: Bearer TOKEN'.", challenge)
-        # Digests have one length: the time of the comparison tells nothing about the token.
-        expected = digest_of(self._token.encode()).encode()
-        if not hmac.compare_digest(digest_of(given.strip().encode()).encode(), expected):
-            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-            raise RequestRefused(401, "the token is not the one of this server.", challenge)
-
 
 def _route(path: str, **endpoints: Endpoint) -> Route:
     """One path and its methods; the answer to any other method then names them all."""
@@ -319,49 +334,6 @@ def _check_content(body: bytes, digest: str) -> None:
             f"the {len(body)} bytes have the digest {seen}, not {digest}: they changed on the way, "
             "or belong elsewhere. Send them again.",
         )
-
-
-def _check_condition(request: Request, digest: str | None) -> None:
-    """Refuse a write of a reference that is not what the writer thinks.
-
-    Raises:
-        RequestRefused: 428 (RFC 6585 §3) the write says nothing about it; 412 it says otherwise.
-    """
-    match, none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
-    if match is None and none_match is None:
-        raise RequestRefused(
-            428,
-            'say what the reference is to replace: If-Match: "DIGEST", or If-None-Match: * for a '
-            "new one. Otherwise two writers could undo each other's work.",
-        )
-    holds = match is None or matches_entity_tag(match, digest, is_weak_allowed=False)
-    if none_match is not None:
-        holds &= not matches_entity_tag(none_match, digest, is_weak_allowed=True)
-    if not holds:
-        headers = {"ETag": entity_tag(digest)} if digest else {}
-        message = (
-            f"the reference is {digest or 'not there'} by now. Look at it before replacing it."
-        )
-        raise RequestRefused(412, message, headers)
-
-
-def _is_known(request: Request, digest: str) -> bool:
-    """Whether the client has this version already (If-None-Match)."""
-    header = request.headers.get("if-none-match")
-    return header is not None and matches_entity_tag(header, digest, is_weak_allowed=True)
-
-
-def _range_header(request: Request, digest: str) -> str | None:
-    """The Range header where it applies: to GET, to the version of If-Range (RFC 9110 §13.1.5)."""
-    condition = request.headers.get("if-range")
-    if request.method != "GET" or (condition is not None and condition != entity_tag(digest)):
-        return None
-    return request.headers.get("range")
-
-
-def _unchanging(digest: str) -> dict[str, str]:
-    """Headers of what is named by its content: it can be kept for ever (RFC 8246)."""
-    return {"ETag": entity_tag(digest), "Cache-Control": "max-age=31536000, immutable"}
 
 
 def make_app(

@@ -1,13 +1,12 @@
 """What every request to the store goes through: the log, plain paths, bounded bodies, errors.
 
-Nothing here knows the store. A body is counted while it arrives, whatever Content-Length says; a
+A body is counted while it arrives, whatever Content-Length says; a
 refusal becomes ``{"error": message}``; and the log has exactly one line per request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -21,6 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bwe_env.units import s_to_ms
+from experiments.canonical_json import parse_json
+from experiments.refusals import ArtifactRefused
 from experiments.serve_http import RequestRefused
 
 LOG = logging.getLogger("experiments.serve")
@@ -84,10 +85,9 @@ def json_object(body: bytes, keys: set[str]) -> dict[str, Any]:
         RequestRefused: 400, it is not.
     """
     try:
-        content = json.loads(body)
-    # RecursionError: brackets nested deeper than the parser goes.
-    except (ValueError, RecursionError) as error:
-        raise RequestRefused(400, f"the body is not JSON: {str(error)[:200]}.") from None
+        content = parse_json(body)
+    except ArtifactRefused as refusal:
+        raise RequestRefused(400, f"the body is no JSON for us. {refusal}") from None
     if not isinstance(content, dict) or set(content) != keys:
         wanted = ", ".join(sorted(keys))
         seen = sorted(content)[:10] if isinstance(content, dict) else type(content).__name__
