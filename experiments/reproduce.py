@@ -1,0 +1,152 @@
+"""The four published A/B tests, from collecting calls to the table: ``python -m experiments.reproduce``.
+
+    python -m experiments.reproduce --quick     # the configurations that come with the project
+    python -m experiments.reproduce             # makes them first: hours
+
+The full form collects calls, fits the models and the rules on them, tunes the plans on train and
+validation networks, and then tests them; `--quick` tests what comes with the project, on fewer
+calls. The test itself is the same: a server is started, calls fetch their configuration from it
+when they are set up, models say in the call what to do, and the same calls are played by GCC alone
+(the control), by the placebo, and by hand-tuned rules in place of the models.
+
+Stopped with Ctrl-C, it goes on where it was when it is started again with the same --out.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bwe_env.errors import ConfigError, unknown_name
+from experiments.ab_arms import Arm, BaselineArm
+from experiments.ab_blocks import Experiment, open_directory
+from experiments.ab_test import play
+from experiments.artifact_store import Store
+from experiments.cli import run_command
+from experiments.executor import Executor, ExecutorName, make_executor
+from experiments.plan_trials import STUDIES
+from experiments.published_experiments import CALL, experiment_of
+from experiments.reproduce_build import BuildSizes, build
+from experiments.reproduce_delivery import SHIPPED, Server, fill_store, served
+from experiments.reproduce_report import CONTROL, PLACEBO, RULES, TREATMENT, report_all
+from experiments.targeted_arms import Delivery, PlaceboArm, TargetedArm
+
+#: Calls of each arm, by plan: settled so that rare events suffice for the full form, and so that
+#: the quick one stays below 10 minutes on two cores. Ours.
+FULL_CALLS = {"congestion": 2000, "random-loss": 1500, "cellular": 2400}
+QUICK_CALLS = {"congestion": 640, "random-loss": 480, "cellular": 768}
+#: Further arms, which show how much there is to gain: by plan.
+HEADROOM: Mapping[str, Mapping[str, Arm]] = {
+    "random-loss": {
+        "classic": BaselineArm(baseline="gcc-classic-loss"),
+        "oracle": BaselineArm(baseline="oracle"),
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """Repeat the four published A/B tests."""
+
+    quick: bool = False
+    """test the configurations that come with the project, on fewer calls; below 10 minutes"""
+    plans: tuple[str, ...] = tuple(STUDIES)
+    """which: "cellular" makes two of the four tests"""
+    calls: int | None = None
+    """of each arm; by default as many as each test needs"""
+    out: Path = Path("runs/reproduce")
+    """folder of everything; one that exists is gone on with"""
+    small: bool = False
+    """make the configurations from few calls and trials, to see that it works: no result"""
+    executor: ExecutorName = "local"
+    """processes of this machine, or a Ray cluster"""
+    workers: int = 0
+    """processes, 0 for one per processor; results do not depend on it"""
+
+    def __post_init__(self) -> None:
+        for name in self.plans:
+            if name not in STUDIES:
+                raise unknown_name("plan of --plans", name, STUDIES)
+        if self.calls is not None and self.calls < 2:
+            raise ConfigError(f"--calls {self.calls} must be at least 2.")
+
+    def num_calls(self, plan: str) -> int:
+        """Calls of each arm."""
+        return self.calls or (QUICK_CALLS if self.quick else FULL_CALLS)[plan]
+
+
+def reproduce(config: ReproduceConfig) -> int:
+    """Run the command; returns its exit code."""
+    started_s = time.monotonic()
+    config.out.mkdir(parents=True, exist_ok=True)
+    delivered = SHIPPED
+    if not config.quick:
+        sizes = BuildSizes.small() if config.small else BuildSizes()
+        delivered = build(config.out / "build", sizes, config.executor, config.workers)
+    store = Store(config.out / "store")
+    digests = fill_store(store, delivered)
+    executor = make_executor(config.executor, workers=config.workers)
+    try:
+        with served(store.root, log=config.out / "server.log") as server:
+            for plan in config.plans:
+                print(f"{plan}: configuration {digests[plan][:12]} from {server.url}", flush=True)
+                _test(config, plan, server, delivered, executor)
+    finally:
+        executor.close()
+    report_all(config.out, config.plans)
+    print(f"{time.monotonic() - started_s:.0f} s in all; tables and figures are in {config.out}")
+    return 0
+
+
+def _test(
+    config: ReproduceConfig, plan: str, server: Server, delivered: Path, executor: Executor
+) -> None:
+    """Play the calls of one plan's test, or what is missing of them."""
+    folder = config.out / plan
+    name = STUDIES[plan].experiments[0]
+    experiment = Experiment(
+        arms=arms(plan, server.url, config.out, delivered),
+        networks=experiment_of(name).networks("test", config.num_calls(plan)),
+        seeds=(0,),
+        call=CALL,
+    )
+    open_directory(folder, experiment)
+    play(experiment, folder, executor)
+
+
+def arms(plan: str, url: str, out: Path, delivered: Path) -> dict[str, Arm]:
+    """The arms of a plan's test, by role.
+
+    Args:
+        url: of the server that delivers.
+        out: folder of the caches, and of what the models said.
+        delivered: what a call uses if neither the server nor its cache has anything.
+    """
+    delivery = Delivery(url=url, reference=plan, cache=out / "cache")
+    treatment = TargetedArm(
+        name="targeted by models",
+        folder=delivered / plan,
+        delivery=delivery,
+        answers=out / f"{plan}-answers",
+    )
+    return {
+        CONTROL: BaselineArm(baseline="gcc"),
+        TREATMENT: treatment,
+        RULES: TargetedArm(
+            name="targeted by rules", folder=delivered / plan, delivery=delivery, driver="rules"
+        ),
+        **HEADROOM.get(plan, {}),
+        PLACEBO: PlaceboArm(name="placebo", treatment=treatment),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m experiments.reproduce``."""
+    return run_command(reproduce, ReproduceConfig, module="experiments.reproduce", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
