@@ -97,6 +97,16 @@ class PairedSums:
     """pairs left out because the treatment's is, though the control's is not"""
 
     @property
+    def networks(self) -> int:
+        """How many there are."""
+        return len(self.types)
+
+    @property
+    def least_p(self) -> float:
+        """What no two-sided test that flips the signs of the differing networks can be below."""
+        return min(1.0, 2.0 ** (1 - self.differing))
+
+    @property
     def differing(self) -> int:
         """Networks on which the two arms are not the same."""
         return int((self.control != self.treatment).any(axis=1).sum())
@@ -108,7 +118,7 @@ def paired_sums(pairs: PairedCalls, metric: FieldMetric) -> PairedSums:
     The mean of a column is the sum of its values over the number of calls: without `per`, that is
     the denominator. A pair counts in both arms or in none.
     """
-    values = {name: _parts(calls, metric) for name, calls in _arms(pairs)}
+    values = {name: metric_parts(calls, metric) for name, calls in _arms(pairs)}
     known = {name: np.isfinite(parts).all(axis=1) for name, parts in values.items()}
     counts = known["control"] & known["treatment"]
     _, first, network = np.unique(pairs.control["network"], return_index=True, return_inverse=True)
@@ -132,7 +142,7 @@ def _arms(pairs: PairedCalls) -> tuple[tuple[str, Calls], ...]:
     return (("control", pairs.control), ("treatment", pairs.treatment))
 
 
-def _parts(calls: Calls, metric: FieldMetric) -> NDArray[np.float64]:
+def metric_parts(calls: Calls, metric: FieldMetric) -> NDArray[np.float64]:
     """Numerator and denominator of every call, shape (calls, 2)."""
     above = metric.factor * np.asarray(calls[metric.column], dtype=np.float64)
     below = np.ones(len(above)) if metric.per is None else calls[metric.per]

@@ -33,14 +33,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.metrics import FIELD_METRICS, Better, FieldMetric
-from experiments.ab_pairs import PairedCalls, PairedSums, paired_sums
+from experiments.ab_pairs import PairedCalls, paired_sums
 from experiments.stats import resampled_means
 
 #: Resamples per report. The strictest step of Holm over 11 rows is p = 0.0045, that is 45 resamples
@@ -131,6 +131,42 @@ class Row:
 # --- Changes --------------------------------------------------------------------------------------
 
 
+class Sums(Protocol):
+    """A metric's sums over networks in two groups of calls; `ab_pairs.PairedSums` is one."""
+
+    @property
+    def control(self) -> NDArray[np.float64]:
+        """Sums of numerator and denominator over each network's calls, shape (networks, 2)."""
+
+    @property
+    def treatment(self) -> NDArray[np.float64]:
+        """The same of the other group."""
+
+    @property
+    def networks(self) -> int:
+        """Networks that stand behind a change."""
+
+    @property
+    def calls(self) -> int:
+        """Calls that count, in pairs if there are pairs."""
+
+    @property
+    def differing(self) -> int:
+        """Networks that can tell the groups apart."""
+
+    @property
+    def least_p(self) -> float:
+        """The least p-value that so many networks can give."""
+
+    @property
+    def undefined_control(self) -> int:
+        """Left out as the control's value is undefined."""
+
+    @property
+    def undefined_treatment(self) -> int:
+        """Left out as the treatment's is."""
+
+
 def changes(
     pairs: PairedCalls,
     metrics: Sequence[FieldMetric],
@@ -148,7 +184,7 @@ def changes(
     means = resampled_means(columns, sums[0].types, resamples=resamples, seed=seed)
     quarters = means.reshape(resamples, len(metrics), 4)
     return [
-        _change(metric, s, quarters[:, position])
+        change_from(metric, s, quarters[:, position])
         for position, (metric, s) in enumerate(zip(metrics, sums, strict=True))
     ]
 
@@ -158,15 +194,19 @@ def _value(sums: NDArray[np.float64]) -> float:
     return float(above / below) if below > 0.0 else math.nan
 
 
-def _change(metric: FieldMetric, sums: PairedSums, means: NDArray[np.float64]) -> Change:
-    """One metric, from its resampled means of shape (resamples, 4)."""
+def change_from(metric: FieldMetric, sums: Sums, means: NDArray[np.float64]) -> Change:
+    """The change of one metric.
+
+    Args:
+        means: of its resamples, as `resampled_ratios` takes them.
+    """
     control, treatment = _value(sums.control), _value(sums.treatment)
     low, high, p_value, log_se, ratio = math.nan, math.nan, 1.0, math.nan, math.nan
     if control > 0.0 and math.isfinite(treatment):
         ratio = treatment / control
         resampled = resampled_ratios(means)
         low, high = _interval(resampled, sums)
-        p_value = max(two_sided_p(resampled), min(1.0, 2.0 ** (1 - sums.differing)))
+        p_value = max(two_sided_p(resampled), sums.least_p)
         log_se = _log_se(resampled)
     return Change(
         metric=metric,
@@ -177,12 +217,12 @@ def _change(metric: FieldMetric, sums: PairedSums, means: NDArray[np.float64]) -
         high_pct=_percent(high),
         p_value=p_value,
         log_se=log_se,
-        networks=len(sums.types),
+        networks=sums.networks,
         calls=sums.calls,
         differing=sums.differing,
         undefined_control=sums.undefined_control,
         undefined_treatment=sums.undefined_treatment,
-        note=_note(metric, control, sums),
+        note=_note(control, sums),
     )
 
 
@@ -190,7 +230,7 @@ def _percent(ratio: float) -> float:
     return 100.0 * (ratio - 1.0)
 
 
-def _note(metric: FieldMetric, control: float, sums: PairedSums) -> str:
+def _note(control: float, sums: Sums) -> str:
     """What is special about a row."""
     notes = []
     if math.isnan(control):
@@ -202,19 +242,21 @@ def _note(metric: FieldMetric, control: float, sums: PairedSums) -> str:
         )
     elif sums.differing == 0:
         notes.append("the arms are the same on every network")
-    elif _is_too_few(sums.differing):
-        notes.append(f"only {sums.differing} networks differ: too few for an interval")
+    elif _is_too_few(sums):
+        notes.append(f"only {sums.differing} networks say anything: too few for an interval")
     elif not sums.treatment[:, 0].any():
         notes.append("the treatment has none; upper end by the rule of three")
     left_out = sums.undefined_control + sums.undefined_treatment
     if left_out:
-        notes.append(f"{left_out} pairs left out, {sums.undefined_treatment} for the treatment")
+        notes.append(
+            f"{left_out} left out as undefined, {sums.undefined_treatment} for the treatment"
+        )
     return "; ".join(notes)
 
 
-def _is_too_few(differing: int) -> bool:
+def _is_too_few(sums: Sums) -> bool:
     """Whether no test could call this many differing networks a significant change."""
-    return differing > 0 and 2.0 ** (1 - differing) > ALPHA
+    return sums.differing > 0 and sums.least_p > ALPHA
 
 
 def resampled_ratios(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -241,9 +283,9 @@ def two_sided_p(ratios: NDArray[np.float64]) -> float:
     return min(1.0, 2.0 * (1 + int(few)) / (len(ratios) + 1))
 
 
-def _interval(ratios: NDArray[np.float64], sums: PairedSums) -> tuple[float, float]:
+def _interval(ratios: NDArray[np.float64], sums: Sums) -> tuple[float, float]:
     """The middle 95 % of the resampled ratios, where they say anything."""
-    if _is_too_few(sums.differing):
+    if _is_too_few(sums):
         return 0.0, math.inf
     # An order statistic, as interpolation between infinite ratios is undefined.
     ends = np.quantile(ratios, [ALPHA / 2.0, 1.0 - ALPHA / 2.0], method="inverted_cdf")

@@ -86,7 +86,7 @@ def test_a_pair_counts_in_both_arms_or_in_none() -> None:
     assert sums.control.sum(axis=0).tolist() == [100.0, 2.0]
     assert sums.treatment.sum(axis=0).tolist() == [200.0, 2.0]
     found = change(control, treatment, metric.name)
-    assert "2 pairs left out, 1 for the treatment" in found.note
+    assert "2 left out as undefined, 1 for the treatment" in found.note
 
 
 # --- Intervals and p-values -----------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_fewer_than_six_differing_networks_have_no_interval_and_cannot_be_signif
     found = change(*with_events(events, 0, both=2), DROPS.name)
     assert found.p_value >= 2.0 ** (1 - events)
     assert (found.low_pct, found.high_pct) == (-100.0, math.inf)
-    assert f"only {events} networks differ" in found.note
+    assert f"only {events} networks say anything" in found.note
 
 
 def test_no_event_left_in_the_treatment_is_no_certainty_that_there_are_none() -> None:
