@@ -141,7 +141,8 @@ class RtxConfig:
     """all repeats together take at most this share of the target rate, over half a second"""
     max_age_s: float = 0.0
     """packets that were first sent longer ago are not repeated; 0 for all that libwebrtc's history
-    still holds: at least those of one second and of three round trips"""
+    still holds: at least those of one second and of three round trips. The receiver is not told: it
+    waits for what it asks for in vain until it wants a key frame, after 3 s"""
 
     def __post_init__(self) -> None:
         _require_range("rtx.rate_share", self.rate_share, 0.01, 1.0, "")

@@ -8,12 +8,14 @@ import json
 import pytest
 
 from bwe_env.config import (
+    AudioConfig,
     CallConfig,
     FeedbackConfig,
     JitterConfig,
     LinkConfig,
     LossConfig,
     OutageConfig,
+    RtxConfig,
     VideoConfig,
     from_mapping,
 )
@@ -22,7 +24,8 @@ from bwe_env.reward import RewardConfig
 
 
 def test_a_configuration_survives_json():
-    call = CallConfig(duration_s=30.0, video=VideoConfig(frame_rate_hz=15.0))
+    video = VideoConfig(frame_rate_hz=15.0, rtx=RtxConfig(rate_share=0.5, max_age_s=0.3))
+    call = CallConfig(duration_s=30.0, video=video, audio=AudioConfig(redundancy=1))
     plain = json.loads(json.dumps(dataclasses.asdict(call)))
     assert from_mapping(CallConfig, plain) == call
 
@@ -35,6 +38,10 @@ def test_a_configuration_survives_json():
         (lambda: CallConfig(max_rate_bps=float("inf")), "max_rate_bps=inf"),
         (lambda: CallConfig(start_rate_bps=10_000), "min_rate_bps <= start_rate_bps"),
         (lambda: VideoConfig(frame_rate_hz="30"), "frame_rate_hz='30'"),
+        (lambda: AudioConfig(redundancy=3), "redundancy=3 must be a whole number .* from 0 to 2"),
+        (lambda: AudioConfig(redundancy=0.5), "redundancy=0.5 must be a whole number"),
+        (lambda: RtxConfig(rate_share=0.0), "rtx.rate_share=0.0 must be .* 0.01 and 1"),
+        (lambda: RtxConfig(max_age_s=-1.0), "rtx.max_age_s=-1.0 must be .* s, or 0"),
         (lambda: LossConfig(good_loss=1.5), "a probability"),
         (lambda: LossConfig(good_to_bad=0.1, bad_to_good=0.0), "never recovers"),
         (lambda: LossConfig(from_s=10.0, until_s=5.0), "must be after loss.from_s=10.0"),

@@ -6,6 +6,7 @@ Run as a program (``python -m tests.sim.fixed_calls FILE.npz``) it writes what t
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from bwe_env.call_table import call_columns
 from bwe_env.config import (
+    AudioConfig,
     CallConfig,
     FecConfig,
     JitterConfig,
@@ -21,6 +23,7 @@ from bwe_env.config import (
     OnOffTraffic,
     PathConfig,
     RelayConfig,
+    RtxConfig,
     TcpTraffic,
     VideoConfig,
 )
@@ -111,14 +114,6 @@ OVERTAKING = (
     ),
 )
 
-#: What `play` plays, by name.
-PLAYS = {
-    "rate": ("rate", NETWORKS),
-    "scale": ("scale", NETWORKS),
-    "crowded": ("scale", CROWDED),
-    "overtaking": ("scale", OVERTAKING),
-}
-
 CALL = CallConfig(
     duration_s=2.5,
     video=VideoConfig(
@@ -129,17 +124,33 @@ CALL = CallConfig(
     ),
 )
 
+#: The same with all that a sender can do about loss but does not by default.
+PROTECTED_CALL = replace(
+    CALL,
+    audio=AudioConfig(redundancy=2),
+    video=replace(CALL.video, rtx=RtxConfig(rate_share=0.02, max_age_s=0.15)),
+)
+
+#: What `play` plays, by name: mode, networks, call.
+PLAYS = {
+    "rate": ("rate", NETWORKS, CALL),
+    "scale": ("scale", NETWORKS, CALL),
+    "crowded": ("scale", CROWDED, CALL),
+    "overtaking": ("scale", OVERTAKING, CALL),
+    "protected": ("scale", OVERTAKING, PROTECTED_CALL),
+}
+
 
 def play(name: str) -> dict[str, NDArray[Any]]:
     """Two networks at once under actions that need every decimal."""
-    mode, networks = PLAYS[name]
+    mode, networks, call = PLAYS[name]
     env = BandwidthEstimationVectorEnv(
-        2, call=CALL, networks=networks, action_mode=mode, autoreset_mode="disabled"
+        2, call=call, networks=networks, action_mode=mode, autoreset_mode="disabled"
     )
     actions = np.random.default_rng(11)
     observations = [env.reset(seed=3, options={"network_index": np.array([0, 1])})[0]]
     rewards, steps = [], []
-    for _ in range(CALL.steps):
+    for _ in range(call.steps):
         observation, reward, *_ = env.step(actions.uniform(-1.0, 1.0, (2, 1)).astype(np.float32))
         observations.append(observation)
         rewards.append(reward)
@@ -149,7 +160,7 @@ def play(name: str) -> dict[str, NDArray[Any]]:
         "observations": np.array(observations),
         "rewards": np.array(rewards),
         "steps": np.array(steps).view(np.float64),
-        **call_columns(world, np.array(steps, dtype=world.steps.dtype), CALL),
+        **call_columns(world, np.array(steps, dtype=world.steps.dtype), call),
     }
     result["audio"] = np.frombuffer(world.flows["audio"].tobytes(), dtype=np.uint8)
     for array in ("packets", "frames", "messages", "sources", "tcp_rows"):

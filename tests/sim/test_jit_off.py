@@ -33,7 +33,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.mark.parametrize("mode", ["rate", "scale", "crowded", "overtaking"])
+@pytest.mark.parametrize("mode", ["rate", "scale", "crowded", "overtaking", "protected"])
 def test_a_call_is_the_same_with_the_compiler_and_without_bit_for_bit(
     mode: str, plain: dict[str, np.ndarray]
 ) -> None:
@@ -71,3 +71,6 @@ def test_the_compared_calls_lose_repair_freeze_and_probe() -> None:
         delivered = rows[(rows["fate"] == FATE_DELIVERED) & (rows["arrival_us"] > 0)]
         assert (np.diff(delivered["arrival_us"]) < 0).sum() > 20
         assert (delivered["report_state"] == REPORT_RECEIVED).any()
+    protected = play("protected")
+    assert protected["audio_recovered_frames"].max() > 3
+    assert 0 < protected["rtx_packets"].sum() < overtaking["rtx_packets"].sum()
