@@ -1,4 +1,4 @@
-"""Network models that say what a test has written down, and policies that change settings on cue."""
+"""Network models that say what a test has written down, and settings that change on cue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be told a sender: by name, in range, there and back, and what only a new call can take."""
+"""What can be told a sender: by name, in range, and what only a new call can take."""
 
 from __future__ import annotations
 
