@@ -348,6 +348,7 @@ class Store(BlobStore):
                 refuse("signature", digest, "must be a manifest here", error=NotInStoreError)
             temporary = write_temporary(self.root / "tmp", signature.to_bytes())
             replace_with(temporary, self.signature_folder(digest) / signature.key)
+            sync_folder(self.signature_folder(digest))
 
     # -- upkeep
 

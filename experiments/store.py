@@ -197,11 +197,12 @@ def transfer_artifacts(config: TransferConfig) -> int:
     """Send artifacts to another store."""
     from tqdm import tqdm
 
-    source, target = Store(config.source, create=False), Store(config.target)
+    source = Store(config.source, create=False)
     trusted = _trusted(config.trusted)
+    digests = {artifact: find(source, artifact) for artifact in config.artifacts}
+    target = Store(config.target)
     rows = []
-    for artifact in config.artifacts:
-        digest = find(source, artifact)
+    for artifact, digest in digests.items():
         with tqdm(unit="B", unit_scale=True, desc=artifact, disable=None, leave=False) as bar:
             report = transfer(source, target, digest, trusted=trusted, progress=bar.update)
         if artifact != digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -161,8 +162,7 @@ def _delete(store: Store, manifests: list[Path], blobs: list[Path], left_over: l
     # Manifests first: one that is there has its blobs, also after a crash in between.
     for path in manifests:
         path.unlink()
-        for signature in store.signature_folder(path.name).glob("*"):
-            signature.unlink()
+        shutil.rmtree(store.signature_folder(path.name), ignore_errors=True)
     for path in (*blobs, *left_over):
         path.unlink(missing_ok=True)
 

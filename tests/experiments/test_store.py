@@ -11,6 +11,7 @@ from experiments.artifact_store import Store
 from experiments.manifest import digest_of
 from tests.experiments.stored_models import damage, read_files, write_files
 
+ADD = ("add", "model", "--kind", "model", "--architecture")
 COMMANDS = ("add", "list", "show", "name", "verify", "gc", "checkout", "transfer", "keygen", "sign")
 FILES = {"network_model.json": b"{}", "weights.bin": b"a" * 2000}
 
@@ -27,7 +28,7 @@ def run(*argv: str) -> int:
 
 
 def add(*options: str) -> int:
-    return run("add", "model", "--kind", "model", "--architecture", "network_model", *options)
+    return run(*ADD, "network_model", *options)
 
 
 def printed_digest(capsys: pytest.CaptureFixture[str]) -> str:
@@ -158,19 +159,12 @@ def test_a_signed_artifact_is_checked_out_only_by_who_trusts_its_key(
         (["show", "0" * 64], "must be in"),
         (["checkout", "congestion", "out", "--members", "x"], "unknown member 'x'"),
         (["transfer", "--target", "other"], "at least one name"),
+        (["transfer", "congestion", "nobody", "--target", "other"], "unknown reference 'nobody'"),
         (["name", "../up", "congestion"], "reference name refused: '../up'"),
         (["add", "nowhere", "--kind", "model", "--architecture", "network_model"], "nowhere"),
-        (["add", "model", "--kind", "model", "--architecture", "mlp"], "one of network_model"),
-        (
-            ["add", "model", "--kind", "model", "--architecture", "network_model"]
-            + ["--metadata", "model/weights.bin"],
-            "must be JSON",
-        ),
-        (
-            ["add", "model", "--kind", "model", "--architecture", "network_model"]
-            + ["--metadata", "nowhere.json"],
-            "cannot be read",
-        ),
+        ([*ADD, "mlp"], "one of network_model"),
+        ([*ADD, "network_model", "--metadata", "model/weights.bin"], "must be JSON"),
+        ([*ADD, "network_model", "--metadata", "nowhere.json"], "cannot be read"),
     ],
 )
 def test_wrong_input_is_told_in_one_message_and_changes_nothing(
