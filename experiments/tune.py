@@ -167,6 +167,7 @@ def _conclude(config: TuneConfig, finished: Mapping[str, Any], executor: Executo
         out / "configuration.json", choices, finished, _inputs(config, validation)
     )
     tuning_results.write_plan(out / "plan.json", choices)
+    tuning_results.write_tests(out / "test_calls.csv", tests)
     tuning_results.write_results(out / "results.csv", rows)
     _draw(out / "pareto.png", finished, choices)
     show(*tuning_results.result_tables(choices, rows), file=out / "results.txt")

@@ -1,22 +1,25 @@
-"""Pictures of a tuning: the front of every study."""
+"""Pictures of a tuning: the front of every study, and one for everybody against one per type."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.model_figures import COLORS, FAINT, Picture, paint
-from experiments.tuning_choice import Choice
+from experiments.tuning_choice import PER_TYPE, Choice
+from experiments.tuning_networks import GLOBAL
 from experiments.tuning_study import Finished
+from experiments.tuning_tradeoff import AXES, Place, Tradeoff, told
 
 BLUE, VERMILION, GREEN = COLORS[:3]
 #: Panels beside each other, and the size of one in inches.
 PANELS_ACROSS = 3
 PANEL_IN = (3.7, 3.1)
-#: The axis of freezes ends with this share of the trials: a few ruin the call and would squeeze the
-#: others into a corner.
+#: Axes end with this share of the trials: a few ruin the call and would squeeze the others into a
+#: corner. Ours.
 SHOWN_SHARE = 0.9
 
 
@@ -58,12 +61,14 @@ def _front(panel: Axes, trials: Sequence[Finished], choice: Choice | None) -> No
     for label, group, color, size, alpha in groups:
         panel.scatter(*points(group), s=size, c=color, alpha=alpha, linewidths=0, label=label)
     front = sorted((t for t in trials if t.is_efficient), key=lambda t: t.outcome.objectives())
-    panel.plot(*points(front), color=BLUE, linewidth=1.0, label="front", zorder=1)
+    # Steps: between two trials nothing better than the worse of both is known.
+    style = {"color": BLUE, "linewidth": 1.0, "drawstyle": "steps-post"}
+    panel.plot(*points(front), label="front", zorder=1, **style)
     panel.scatter(*points(trials[:1]), marker="s", s=42, c="black", label="default", zorder=4)
     if choice is not None:
         chosen = [trials[choice.trial]]
         panel.scatter(*points(chosen), marker="*", s=130, c=VERMILION, label="chosen", zorder=5)
-    limit_view(panel, trials)
+    _limit_view(panel, *points(trials))
 
 
 def points(trials: Sequence[Finished]) -> tuple[list[float], list[float]]:
@@ -74,13 +79,92 @@ def points(trials: Sequence[Finished]) -> tuple[list[float], list[float]]:
     )
 
 
-def limit_view(panel: Axes, trials: Sequence[Finished]) -> None:
-    """Show the default, and the most of the trials around it."""
-    for values, set_limits in zip(points(trials), (panel.set_xlim, panel.set_ylim), strict=True):
-        ordered = sorted(values)
-        cut = round((1.0 - SHOWN_SHARE) * (len(ordered) - 1))
-        is_x = set_limits == panel.set_xlim
-        low = ordered[0] if is_x else min(ordered[cut], values[0])
-        high = max(ordered[-1 - cut], values[0]) if is_x else ordered[-1]
+def _limit_view(panel: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+    """Show the first point (the default) and most of the others: the worst are left out."""
+    worst_x = max(float(np.quantile(xs, SHOWN_SHARE)), xs[0])
+    worst_y = min(float(np.quantile(ys, 1.0 - SHOWN_SHARE)), ys[0])
+    for set_limits, low, high in (
+        (panel.set_xlim, min(xs), worst_x),
+        (panel.set_ylim, worst_y, max(ys)),
+    ):
         margin = 0.06 * (high - low) or 0.1
         set_limits(low - margin, high + margin)
+
+
+# --- One for everybody, or one per type -----------------------------------------------------------
+
+
+def tradeoff_picture(found: Tradeoff) -> Picture:
+    """Trials of the global search, with the default and what was chosen; and the held-out gains."""
+
+    def draw(figure: Figure) -> None:
+        searched, held_out = figure.subplots(1, 2)
+        _searched(searched, found)
+        _held_out(held_out, found)
+        handles, labels = searched.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+
+    return paint(
+        draw,
+        name="tradeoff",
+        alt=f"Scatter of {AXES[found.quality].label} of high-bandwidth networks over "
+        f"{AXES[found.reliability].label} of low-bandwidth networks, and gains on test networks",
+        caption=told(found),
+        size_in=(2.4 * PANEL_IN[0], 1.5 * PANEL_IN[1]),
+    )
+
+
+#: Colour and marker of what was chosen, in both panels.
+_CHOSEN = {GLOBAL: (BLUE, "D", "chosen global"), PER_TYPE: (VERMILION, "*", "one per type")}
+
+
+def _searched(panel: Axes, found: Tradeoff) -> None:
+    for label, wanted, color in (
+        ("global trial, delay above the default's", False, FAINT),
+        ("global trial, delay allowed", True, BLUE),
+    ):
+        group = [
+            place
+            for place, feasible in zip(found.trials, found.is_feasible, strict=True)
+            if feasible is wanted
+        ]
+        panel.scatter(*_xy(group), s=13, c=color, alpha=0.55, linewidths=0, label=label)
+    panel.scatter(*_xy([found.default]), marker="s", s=46, c="black", label="default", zorder=4)
+    for place, target in ((found.chosen, GLOBAL), (found.per_type, PER_TYPE)):
+        color, marker, label = _CHOSEN[target]
+        size = 170 if marker == "*" else 55
+        panel.scatter(
+            *_xy([place]), marker=marker, s=size, c=color, edgecolors="black", label=label, zorder=5
+        )
+    xs, ys = _xy([*found.trials, found.per_type])
+    _limit_view(panel, xs, ys)
+    panel.set_title("networks of the search")
+    panel.set_xlabel(f"low bandwidth: {AXES[found.reliability].label}")
+    panel.set_ylabel(f"high bandwidth: {AXES[found.quality].label}")
+
+
+def _held_out(panel: Axes, found: Tradeoff) -> None:
+    panel.axhline(0.0, color=FAINT, linewidth=0.8)
+    panel.axvline(0.0, color=FAINT, linewidth=0.8)
+    panel.scatter([0.0], [0.0], marker="s", s=46, c="black", zorder=4)
+    for target, (reliability, quality) in found.held_out.items():
+        color, marker, _ = _CHOSEN[target]
+        panel.errorbar(
+            reliability.mean,
+            quality.mean,
+            xerr=[[reliability.mean - reliability.low], [reliability.high - reliability.mean]],
+            yerr=[[quality.mean - quality.low], [quality.high - quality.mean]],
+            color=color,
+            marker=marker,
+            markersize=13 if marker == "*" else 7,
+            markeredgecolor="black",
+            capsize=3,
+            zorder=5,
+        )
+    panel.set_title("test networks, difference to the default, 95 %")
+    panel.set_xlabel(f"low bandwidth: {AXES[found.reliability].label}")
+    panel.set_ylabel(f"high bandwidth: {AXES[found.quality].label}")
+
+
+def _xy(places: Sequence[Place]) -> tuple[list[float], list[float]]:
+    return [place.reliability for place in places], [place.quality for place in places]

@@ -8,16 +8,21 @@
         pareto.png           the front of every study
         configuration.json   what was chosen, from what, by which rule; same inputs, same bytes
         plan.json            the same as a plan that a sender follows (`bwe_env.targeting`)
+        test_calls.csv       every call on test networks, under every configuration
         results.csv, .txt    every configuration on the test networks of every class
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bwe_env.errors import ArtifactError
 from bwe_env.labels import NETWORK_CLASSES
 from bwe_env.metrics import metric
 from bwe_env.targeting import TargetingPlan, TypeResponse
@@ -34,11 +39,12 @@ from experiments.tuning_choice import (
     SCORE,
     Choice,
     Difference,
+    TestCalls,
 )
 from experiments.tuning_networks import GLOBAL
 from experiments.tuning_space import KNOBS
 from experiments.tuning_study import Finished
-from experiments.tuning_trials import MEASURED, OBJECTIVES
+from experiments.tuning_trials import MEASURED, OBJECTIVES, Calls, merged
 
 #: Digits of numbers in `configuration.json`: the order of a sum must not show. Ours.
 JSON_DIGITS = 6
@@ -117,6 +123,44 @@ def _plain(interval: Interval) -> dict[str, float | int]:
         **{name: round(value, JSON_DIGITS) for name, value in ends.items()},
         "networks": interval.networks,
     }
+
+
+def write_tests(path: Path, tests: TestCalls) -> None:
+    """One row per call on test networks."""
+    parts = [
+        {"tuned_for": np.full(len(calls["network"]), target), **calls}
+        for (target, _), calls in tests.calls.items()
+    ]
+    write_csv(path, merged(parts))
+
+
+def read_tests(path: Path) -> TestCalls:
+    """What `write_tests` wrote.
+
+    Raises:
+        ArtifactError: the file cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        cells: dict[tuple[str, str], list[dict[str, str]]] = {}
+        for row in rows:
+            cells.setdefault((row["tuned_for"], row["network_class"]), []).append(row)
+        return TestCalls(calls={cell: _columns(rows) for cell, rows in cells.items()})
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as calls on test networks ({error}). Give a folder that "
+            "python -m experiments.tune has finished."
+        ) from error
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> Calls:
+    words = {
+        name: np.array([row[name] for row in rows])
+        for name in ("network", "network_type", "network_class")
+    }
+    numbers = {name: np.array([float(row[name]) for row in rows]) for name in MEASURED}
+    return {**words, "seed": np.array([int(row["seed"]) for row in rows]), **numbers}
 
 
 def write_results(path: Path, rows: Mapping[tuple[str, str], Difference]) -> None:

@@ -241,10 +241,3 @@ def overrides_of(values: Mapping[str, Value], knobs: Sequence[Knob] = KNOBS) -> 
     if not told.get("fec.enabled", True):  # its numbers say nothing while it is off
         changed = {name: value for name, value in changed.items() if not name.startswith("fec.")}
     return changed
-
-
-def check_knobs(knobs: Sequence[Knob]) -> None:
-    """Raise `ConfigError` where two knobs turn one setting."""
-    names = [knob.name for knob in knobs]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"a setting is searched twice: {', '.join(sorted(names))}.")
