@@ -32,7 +32,7 @@ from bwe_env.errors import ArtifactError, ConfigError
 from experiments.executor import Executor
 from experiments.run_directory import fingerprint
 from experiments.tuning_networks import TARGETS
-from experiments.tuning_space import KNOBS, default_values, overrides_of, suggest
+from experiments.tuning_space import KNOBS, Knob, default_values, overrides_of, suggest
 from experiments.tuning_trials import OBJECTIVES, Calls, Outcome, Task, outcome, play
 
 #: Trials of a round, hence the most workers that one target keeps busy. Ours.
@@ -99,12 +99,14 @@ class Search:
         inputs: Mapping[str, Any],
         seed: int = 0,
         delay_slack: float = 0.0,
+        knobs: Sequence[Knob] = KNOBS,
     ) -> None:
         """Create the study or go on with it.
 
         Args:
             inputs: everything that a trial depends on, as a JSON object.
             delay_slack: by how much delay may exceed the default's, as a share of it.
+            knobs: the search space.
 
         Raises:
             ArtifactError: the study there was made from other inputs.
@@ -112,6 +114,7 @@ class Search:
         self.target = target
         self._seed = seed
         self._delay_slack = delay_slack
+        self._knobs = knobs
         self._study = optuna.create_study(
             study_name=target,
             storage=storage,
@@ -123,7 +126,7 @@ class Search:
         self._fail_abandoned()
         lives = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
         if not self._study.get_trials(deepcopy=False, states=lives):
-            self._study.enqueue_trial(default_values())
+            self._study.enqueue_trial(default_values(knobs))
 
     @property
     def finished_count(self) -> int:
@@ -138,7 +141,9 @@ class Search:
             trial = self._study.ask()
             self._asked.append(trial)
             trial.set_user_attr("owner", _owner())
-            asked.append(Asked(trial=trial, overrides=overrides_of(suggest(trial))))
+            asked.append(
+                Asked(trial=trial, overrides=overrides_of(suggest(trial, self._knobs), self._knobs))
+            )
         return asked
 
     def tell(self, asked: Asked, result: Outcome) -> None:

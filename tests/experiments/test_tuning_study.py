@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from bwe_env.errors import ArtifactError
 from experiments.tuning_networks import NetworkList
+from experiments.tuning_space import KNOBS
 from experiments.tuning_study import (
     ROUND,
     Finished,
@@ -27,6 +28,10 @@ from experiments.tuning_trials import MEASURED, Task
 from tests.experiments.inline_executor import InlineExecutor
 
 TARGET = "wifi"
+#: Two dimensions, so that a search is a matter of a second.
+KNOBS_HERE = tuple(
+    knob for knob in KNOBS if knob.name in ("gcc.decrease_factor", "gcc.increase_factor_per_s")
+)
 TASKS = {TARGET: Task(networks=NetworkList(split="train", target=TARGET, count=2))}
 
 
@@ -42,7 +47,8 @@ def pretended(task: Task) -> dict[str, np.ndarray]:
 
 
 def search_in(directory: Path, **options) -> Search:
-    return Search(TARGET, open_storage(directory / "study.log"), inputs={"a": 1}, **options)
+    storage = open_storage(directory / "study.log")
+    return Search(TARGET, storage, inputs={"a": 1}, knobs=KNOBS_HERE, **options)
 
 
 def run(directory: Path, trials: int, executor: InlineExecutor | None = None, **options):
@@ -83,7 +89,7 @@ def test_another_seed_finds_other_trials(uninterrupted: list[Finished], tmp_path
     assert found(other)[1:] != found(uninterrupted)[1:ROUND]
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, ROUND + 4, 2 * ROUND + 1])
+@pytest.mark.parametrize("after", [0, 3, ROUND + 4])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     uninterrupted: list[Finished], tmp_path: Path, after: int
 ):
