@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig
-from bwe_env.metrics import histogram_percentile, target_error
+from bwe_env.metrics import PICTURE_CLASSES, histogram_percentile, target_error
 from bwe_env.quality import (
     AUDIO_CODER_DELAY_MS,
     WORST_MOS,
@@ -322,4 +322,15 @@ def _video_columns(world: World, duration_s: NDArray[np.float64]) -> dict[str, N
         "jitter_buffer_delay_ms": _US_TO_MS
         * _ratio(receiver["buffer_delay_sum_us"], receiver["frames_shown"]),
         "video_qp": qp,
+        "video_qp_sum": encoder["qp_sum"].copy(),
+        **_per_class("video_qp_sum", encoder["class_qp_sum"]),
+        **_per_class("frames_encoded", encoder["class_frames"]),
+    }
+
+
+def _per_class(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """A column for each class of picture sizes, from `values` of shape (num_envs, classes)."""
+    return {
+        f"{name}_{size}": column.copy()
+        for size, column in zip(PICTURE_CLASSES, values.T, strict=True)
     }

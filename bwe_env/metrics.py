@@ -47,6 +47,11 @@ _W3C = "W3C webrtc-stats, libwebrtc video_quality_observer2.cc"
 _MMSYS = "MMSys'24 grand challenge on offline bandwidth estimation, evaluation metrics"
 _WEBRTC_STATS = "W3C webrtc-stats"
 _NETEQ = "W3C webrtc-stats, libwebrtc neteq/statistics_calculator.cc"
+_QP = "ours, fitted to libvpx VP8 (see bwe_env.sim.encoder)"
+
+#: Classes of picture sizes, by the height of their step of `bwe_env.quality.RESOLUTION_LADDER`. A
+#: picture belongs to the step that its size is nearest to (`bwe_env.sim.encoder.picture_class`).
+PICTURE_CLASSES = ("180p", "270p", "360p", "540p", "720p")
 
 _METRICS = (
     _metric("network", "", "neither", "name of the network, unique within a set"),
@@ -215,9 +220,24 @@ _METRICS = (
         "lower",
         "mean quantiser of encoded frames, the coarsest if there are none; compare at equal "
         "picture size",
-        "ours, fitted to libvpx VP8 (see bwe_env.sim.encoder)",
+        _QP,
     ),
+    _metric("video_qp_sum", "", "lower", "sum of the quantisers of encoded frames (qpSum)", _QP),
     _metric("frames_encoded", "", "neither", "frames the encoder made", _WEBRTC_STATS),
+    *(
+        _metric(f"video_qp_sum_{size}", "", "lower", f"video_qp_sum of pictures of {size}", _QP)
+        for size in PICTURE_CLASSES
+    ),
+    *(
+        _metric(
+            f"frames_encoded_{size}",
+            "",
+            "neither",
+            f"frames_encoded of pictures of {size}; others count with the nearest size by ratio",
+            _WEBRTC_STATS,
+        )
+        for size in PICTURE_CLASSES
+    ),
     _metric("frames_rendered", "", "higher", "frames shown to the receiver", _WEBRTC_STATS),
     _metric("key_frames", "", "neither", "key frames encoded (keyFramesEncoded)", _WEBRTC_STATS),
     _metric("nacks", "", "neither", "packets asked for again (nackCount)", _WEBRTC_STATS),
@@ -371,7 +391,8 @@ class FieldMetric:
     """What a service reports over many calls, made of columns of `METRICS`.
 
     Its value is ``factor`` times the mean of `column`, or with `per` the sum of `column` over the
-    sum of `per`. Definitions and sources are those of the columns.
+    sum of `per`. Definitions and sources are those of the columns. With `classes` that value is
+    right for one arm; two arms are compared by `at_equal_classes`.
     """
 
     name: str
@@ -384,11 +405,77 @@ class FieldMetric:
     """what its sum is divided by"""
     factor: float = 1.0
     """from the column's unit to `unit`"""
+    classes: tuple[str, ...] = ()
+    """endings of the columns that hold `column` and `per` of one class each (``video_qp_sum_360p``
+    for 360p), of things that are not to be compared with those of another class"""
 
     @property
     def better(self) -> Better:
         """Which direction is better for the users."""
         return METRICS[self.column].better
+
+    @property
+    def class_columns(self) -> tuple[tuple[str, str | None], ...]:
+        """What each class is made of, as `column` and `per`; those two without `classes`."""
+        if not self.classes:
+            return ((self.column, self.per),)
+        return tuple((f"{self.column}_{name}", f"{self.per}_{name}") for name in self.classes)
+
+
+class EqualClasses(NamedTuple):
+    """Two arms with the same mix of classes."""
+
+    control: NDArray[np.float64]
+    """its value; NaN if there is no class that both arms have"""
+    treatment: NDArray[np.float64]
+    left_out_ratio: NDArray[np.float64]
+    """share of both arms' denominators in classes that only one arm has"""
+
+
+def at_equal_classes(control: ArrayLike, treatment: ArrayLike) -> EqualClasses:
+    """Values of two arms as they would be if both had their classes in the same shares.
+
+    The value of an arm as a whole mixes what it is within a class with how often it is there: an
+    arm that sends smaller pictures has finer quantisers on the whole, though it may be the coarser
+    one at every size. So the ratio of each class is weighted by the same shares, those of both arms
+    together; a class that one arm does not have is left out (direct standardisation, as for death
+    rates of populations of different age).
+
+    Args:
+        control: numerator and denominator (>= 0) of each class, shape (..., classes, 2).
+        treatment: the same shape.
+
+    Returns:
+        Arrays of shape (...). With one class, or the same shares in both arms, the values are the
+        ratios of sums.
+
+    QP of 30 and 60 in one small and three large pictures against 40 and 70 in three and one: the
+    mean of all falls from 52.5 to 47.5, and yet it is 10 more at either size.
+
+    >>> at_equal_classes([[30, 1], [180, 3]], [[120, 3], [70, 1]])[:2]
+    (array(45.), array(55.))
+    """
+    first, second = (np.asarray(arm, dtype=np.float64) for arm in (control, treatment))
+    both = first[..., 1] + second[..., 1]
+    weights = np.where((first[..., 1] > 0.0) & (second[..., 1] > 0.0), both, 0.0)
+    total = weights.sum(axis=-1)
+
+    def weighted(arm: NDArray[np.float64]) -> NDArray[np.float64]:
+        ratios = _quotient(arm[..., 0], arm[..., 1], otherwise=0.0)  # of weight 0 where undefined
+        return _quotient((weights * ratios).sum(axis=-1), total, otherwise=np.nan)
+
+    left_out = (both - weights).sum(axis=-1)
+    return EqualClasses(
+        control=weighted(first),
+        treatment=weighted(second),
+        left_out_ratio=_quotient(left_out, both.sum(axis=-1), otherwise=0.0),
+    )
+
+
+def _quotient(above: ArrayLike, below: ArrayLike, *, otherwise: float) -> NDArray[np.float64]:
+    """`above` / `below`, and `otherwise` where `below` is 0."""
+    parts, wholes = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    return np.divide(parts, wholes, out=np.full(parts.shape, otherwise), where=wholes > 0.0)
 
 
 _PERCENT = 100.0
@@ -434,7 +521,13 @@ _FIELD_METRICS = (
     FieldMetric(
         name="avg_sender_video_encode_fps", unit="Hz", column="frames_encoded", per="duration_s"
     ),
-    FieldMetric(name="avg_sender_video_qp", unit="", column="video_qp"),
+    FieldMetric(
+        name="avg_sender_video_qp",
+        unit="",
+        column="video_qp_sum",
+        per="frames_encoded",
+        classes=PICTURE_CLASSES,
+    ),
     FieldMetric(name="avg_video_quality_score", unit="MOS", column="video_mos"),
     FieldMetric(
         name="avg_video_sent_bitrate",

@@ -22,6 +22,8 @@ from bwe_env.metrics import (
     FIELD_METRICS,
     KEY_COLUMNS,
     METRICS,
+    PICTURE_CLASSES,
+    at_equal_classes,
     delay_bin_edges_ms,
     histogram_percentile,
     metric,
@@ -29,6 +31,7 @@ from bwe_env.metrics import (
     target_error,
     target_error_terms,
 )
+from bwe_env.quality import RESOLUTION_LADDER
 from bwe_env.sim.freeze import FREEZE_WINDOW, is_freeze
 from bwe_env.sim.histogram import delay_bin, histogram_add
 
@@ -71,6 +74,9 @@ def test_what_services_report_is_made_of_columns_of_the_table() -> None:
     for field in FIELD_METRICS.values():
         assert field.column in METRICS
         assert field.per is None or field.per in METRICS
+        for column, per in field.class_columns:
+            assert column in METRICS
+            assert per is None or per in METRICS
         assert field.better == METRICS[field.column].better
         assert field.name not in METRICS
 
@@ -87,6 +93,112 @@ def test_importing_the_table_leaves_the_compiler_alone() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=ROOT
     )
     assert result.stdout.strip() == "False", result.stderr
+
+
+# --- Comparisons at equal classes -----------------------------------------------------------------
+
+COUNTS = st.integers(0, 1_000)
+QP = st.floats(2.0, 106.0)
+
+
+@st.composite
+def arms(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of up to five classes in two arms, shape (classes, 2) each."""
+    classes = draw(st.integers(1, 5))
+    counts = [draw(st.lists(COUNTS, min_size=classes, max_size=classes)) for _ in range(2)]
+    means = [draw(st.lists(QP, min_size=classes, max_size=classes)) for _ in range(2)]
+    first, second = (
+        np.array([(m * n, n) for m, n in zip(*arm, strict=True)])
+        for arm in zip(means, counts, strict=True)
+    )
+    return first, second
+
+
+def naive_equal_classes(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Frame by frame: give every frame of a shared class either arm's mean of that class."""
+    as_first, as_second, left_out = [], [], 0
+    for (sum_1, n_1), (sum_2, n_2) in zip(first.tolist(), second.tolist(), strict=True):
+        if n_1 == 0 or n_2 == 0:
+            left_out += int(n_1 + n_2)
+            continue
+        as_first += [sum_1 / n_1] * int(n_1 + n_2)
+        as_second += [sum_2 / n_2] * int(n_1 + n_2)
+    frames = len(as_first) + left_out
+    share = left_out / frames if frames else 0.0
+    if not as_first:
+        return math.nan, math.nan, share
+    return math.fsum(as_first) / len(as_first), math.fsum(as_second) / len(as_second), share
+
+
+def test_the_classes_of_picture_sizes_are_the_heights_of_the_ladder() -> None:
+    assert tuple(f"{size.height}p" for size in RESOLUTION_LADDER) == PICTURE_CLASSES
+
+
+def test_the_quantiser_of_services_is_compared_per_class_of_picture_sizes() -> None:
+    field = FIELD_METRICS["avg_sender_video_qp"]
+    assert field.class_columns[2] == ("video_qp_sum_360p", "frames_encoded_360p")
+    assert len(field.class_columns) == len(PICTURE_CLASSES)
+    assert FIELD_METRICS["total_talk_time"].class_columns == (("talk_time_s", None),)
+
+
+def test_a_mean_that_falls_because_pictures_got_smaller_rises_at_equal_sizes() -> None:
+    """The control sends 20 % of its frames at 360p with QP 40 and 80 % at 720p with QP 60.
+
+    The treatment has 80 % at 360p with QP 44 and 20 % at 720p with QP 66: 10 % more in either.
+    Its raw mean is 48.4, 14 % *less* than 56. At the shares of both arms together, one half each,
+    it is 55 against 50.
+    """
+    control = np.array([(40.0 * 1_000, 1_000), (60.0 * 4_000, 4_000)])
+    treatment = np.array([(44.0 * 4_000, 4_000), (66.0 * 1_000, 1_000)])
+    raw = [arm[:, 0].sum() / arm[:, 1].sum() for arm in (control, treatment)]
+    assert raw == pytest.approx([56.0, 48.4])
+    equal = at_equal_classes(control, treatment)
+    assert equal == pytest.approx((50.0, 55.0, 0.0))
+
+
+def test_a_class_that_one_arm_lacks_is_left_out_and_its_share_is_told() -> None:
+    control = [(30.0 * 100, 100), (50.0 * 300, 300), (0.0, 0)]
+    treatment = [(0.0, 0), (40.0 * 200, 200), (90.0 * 200, 200)]
+    # 100 and 200 of 800 frames are in the first and the last class.
+    assert at_equal_classes(control, treatment) == pytest.approx((50.0, 40.0, 300 / 800))
+    nothing = at_equal_classes(control[:1], treatment[:1])
+    assert math.isnan(nothing.control)
+    assert math.isnan(nothing.treatment)
+    assert nothing.left_out_ratio == 1.0
+
+
+@law
+@given(arms())
+def test_equal_classes_are_those_of_giving_every_frame_the_mean_of_its_class(
+    both: tuple[np.ndarray, np.ndarray],
+) -> None:
+    expected = naive_equal_classes(*both)
+    assert at_equal_classes(*both) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+@law
+@given(arms(), st.floats(0.1, 10.0))
+def test_an_arm_that_is_as_much_higher_in_every_class_is_so_at_equal_classes_whatever_its_mix(
+    both: tuple[np.ndarray, np.ndarray], factor: float
+) -> None:
+    first, second = both
+    means = np.divide(first[:, 0], first[:, 1], out=np.zeros(len(first)), where=first[:, 1] > 0)
+    second = np.stack([factor * means * second[:, 1], second[:, 1]], axis=1)
+    equal = at_equal_classes(first, second)
+    assert equal.treatment == pytest.approx(factor * equal.control, rel=1e-9, nan_ok=True)
+
+
+@law
+@given(st.lists(arms().filter(lambda both: len(both[0]) == 3), min_size=1, max_size=4))
+def test_equal_classes_of_many_resamples_are_those_of_each(
+    samples: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    first, second = (np.stack([both[arm] for both in samples]) for arm in range(2))
+    together = at_equal_classes(first, second)
+    for row, both in enumerate(samples):
+        np.testing.assert_array_equal(
+            [field[row] for field in together], np.stack(at_equal_classes(*both))
+        )
 
 
 # --- Error of the target rate ---------------------------------------------------------------------
@@ -292,6 +404,7 @@ def test_a_longer_delay_is_a_freeze_whenever_a_shorter_one_is(
 
 _DIGEST = """
 import hashlib
+from bwe_env.quality import RESOLUTION_LADDER
 from bwe_env.sim.freeze import is_freeze
 from bwe_env.sim.histogram import delay_bin
 digest = hashlib.sha256()

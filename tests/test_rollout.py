@@ -23,7 +23,7 @@ from bwe_env.config import (
 from bwe_env.errors import ActionError, ConfigError, UnknownNameError
 from bwe_env.estimator import NO_TIMEOUT_US, RateDecision
 from bwe_env.feedback import FeedbackReport, SentPacket
-from bwe_env.metrics import CALL_COLUMNS
+from bwe_env.metrics import CALL_COLUMNS, PICTURE_CLASSES
 from bwe_env.network import Network
 from bwe_env.rollout import call_key, run_calls
 from bwe_env.sim.packet import (
@@ -210,6 +210,25 @@ def test_every_column_of_the_table_is_there_and_finite(controller: Any) -> None:
     assert table["seed"].tolist() == [5, 9] * 3
     assert all(column.shape == (6,) for column in table.values())
     assert_finite(table)
+
+
+@pytest.mark.parametrize("picture_size", ["smooth", "ladder"])
+def test_columns_of_the_classes_of_picture_sizes_add_up_to_those_of_all_frames(
+    picture_size: Literal["smooth", "ladder"],
+) -> None:
+    call = replace(CALL, video=VideoConfig(picture_size=picture_size))
+    table = run_calls(NETWORKS, "gcc", call=call, seeds=(0,))
+    sums, frames = (
+        np.array([table[f"{name}_{size}"] for size in PICTURE_CLASSES])
+        for name in ("video_qp_sum", "frames_encoded")
+    )
+    assert (frames > 0).any(axis=1).sum() >= 3
+    np.testing.assert_array_equal(frames.sum(axis=0), table["frames_encoded"])
+    # The same numbers in another order of summation.
+    np.testing.assert_allclose(sums.sum(axis=0), table["video_qp_sum"], rtol=1e-12)
+    np.testing.assert_array_equal(
+        table["video_qp_sum"] / table["frames_encoded"], table["video_qp"]
+    )
 
 
 def test_the_table_says_what_the_packets_of_the_call_say() -> None:

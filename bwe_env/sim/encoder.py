@@ -55,6 +55,11 @@ SCALER_PERIOD_US = 2_000_000
 
 LADDER_PIXELS = tuple(float(size.width * size.height) for size in RESOLUTION_LADDER)
 _LADDER_RATES_BPS = tuple(float(size.min_rate_bps) for size in RESOLUTION_LADDER)
+#: Where the classes of picture sizes meet: each has one step of the ladder and the sizes nearer to
+#: it than to another, by their ratio. Ours.
+_CLASS_EDGES_PIXELS = tuple(
+    math.sqrt(LADDER_PIXELS[i] * LADDER_PIXELS[i + 1]) for i in range(len(LADDER_PIXELS) - 1)
+)
 #: Bits of a frame at `MAX_QP`, for each size of the ladder.
 LEAST_BITS = tuple(
     pixels
@@ -102,6 +107,8 @@ ENCODER = record(
         ("credit_bits", "f8"),  # saved by skipping frames that would have been too coarse
         ("coarse_frames", "i8"),  # skipped so
         ("qp_sum", "f8"),  # over all frames
+        ("class_qp_sum", "f8", (len(LADDER_PIXELS),)),  # over the frames of each `picture_class`
+        ("class_frames", "i8", (len(LADDER_PIXELS),)),
         ("is_key_requested", "i1"),
         ("enabled", "i1"),
     ]
@@ -149,6 +156,9 @@ def encoder_reset(encoder: Record, start_rate_bps: float) -> None:
     encoder.credit_bits = 0.0
     encoder.coarse_frames = 0
     encoder.qp_sum = 0.0
+    for position in range(len(LADDER_PIXELS)):
+        encoder.class_qp_sum[position] = 0.0
+        encoder.class_frames[position] = 0
 
 
 @kernel
@@ -167,6 +177,21 @@ def encoder_qp(bits: float, pixels: float) -> float:
         -QP_RATE_POWER * math.log(bits / pixels) - QP_SIZE_POWER * math.log(pixels / QP_PIXELS)
     )
     return min(MAX_QP, max(MIN_QP, qp))
+
+
+@kernel
+def picture_class(pixels: float) -> int:
+    """Position on the ladder of the step that a picture's size is nearest to, by their ratio.
+
+    QP at different sizes are not to be compared: at the same rate, a smaller picture has the finer
+    quantiser. On the ladder a class is one size. Off it, the sizes of a class reach from 0.67 to
+    1.5 times its step, as neighbours on the ladder are at most 2.25 apart.
+    """
+    position = 0
+    for edge_pixels in _CLASS_EDGES_PIXELS:
+        if pixels >= edge_pixels:
+            position += 1
+    return position
 
 
 @kernel
@@ -196,6 +221,15 @@ def encoder_is_too_coarse(encoder: Record) -> bool:
         return True
     encoder.credit_bits -= least_bits
     return False
+
+
+@kernel
+def _count_qp(encoder: Record, qp: float, pixels: float) -> None:
+    """Add a frame to the sums of all frames and of those of about its size."""
+    encoder.qp_sum += qp
+    position = picture_class(pixels)
+    encoder.class_qp_sum[position] += qp
+    encoder.class_frames[position] += 1
 
 
 @kernel
@@ -284,7 +318,7 @@ def encoder_make_frame(
         pixels = resolution_pixels(encoder.rate_bps)
     # A key frame takes its further bits to be as good as the others.
     qp = encoder_qp(nominal_bits if is_key else wanted_bits, pixels)
-    encoder.qp_sum += qp
+    _count_qp(encoder, qp, pixels)
     if encoder.size_sd > 0.0:
         rho = encoder.size_correlation
         noise = math.sqrt(1.0 - rho * rho) * normal(key, STREAM_FRAME_SIZE, encoder.captured)

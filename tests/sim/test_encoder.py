@@ -24,6 +24,7 @@ from bwe_env.sim.encoder import (
     encoder_on_key_request,
     encoder_qp,
     encoder_reset,
+    picture_class,
 )
 from bwe_env.sim.packet import KIND_VIDEO
 from bwe_env.trace import constant
@@ -259,6 +260,43 @@ def test_below_what_the_coarsest_quantiser_takes_frames_are_skipped_and_the_rate
         assert frames_hz[-1] == pytest.approx(least_hz, rel=0.02)
         assert encoder.coarse_frames == pytest.approx(20.0 * (30.0 - least_hz), abs=3)
     assert 12.0 < frames_hz[0] < frames_hz[1] < frames_hz[2] == pytest.approx(30.0, abs=0.1)
+
+
+def nearest_step(pixels: float) -> int:
+    """Position of the ladder's step whose ratio to a size is the smallest."""
+    ratios = [max(pixels / step, step / pixels) for step in LADDER_PIXELS]
+    return ratios.index(min(ratios))
+
+
+def test_a_picture_is_of_the_class_whose_step_is_nearest_by_their_ratio() -> None:
+    assert [picture_class(pixels) for pixels in LADDER_PIXELS] == [0, 1, 2, 3, 4]
+    for pixels in np.geomspace(40_000.0, 2e6, 997):
+        assert picture_class(pixels) == nearest_step(pixels)
+    # 480 x 270 and 640 x 360 meet at 172,800 pixels (555 x 312), the geometric mean of the two.
+    assert (picture_class(172_799.0), picture_class(172_801.0)) == (1, 2)
+
+
+@pytest.mark.parametrize("uses_ladder", [0, 1])
+def test_sums_over_the_classes_of_picture_sizes_are_those_of_all_frames(uses_ladder: int) -> None:
+    camera = Camera(start_rate_bps=200e3, uses_ladder=uses_ladder, size_sd=0.15, key_frame_ratio=4)
+    encoder = camera.encoder
+    qp_sums, counts = np.zeros(5), np.zeros(5, dtype=np.int64)
+    rates = np.concatenate([np.geomspace(60e3, 6e6, 600), np.geomspace(6e6, 60e3, 600)])
+    for rate in rates:
+        before = float(encoder.qp_sum)
+        camera.sizes(float(rate), 1)
+        step = nearest_step(float(camera.frame.pixels))
+        qp_sums[step] += float(encoder.qp_sum) - before
+        counts[step] += 1
+    assert (counts > 0).sum() == 5
+    assert encoder.class_frames.tolist() == counts.tolist()
+    assert encoder.class_frames.sum() == encoder.next_frame == 1_200
+    np.testing.assert_allclose(encoder.class_qp_sum, qp_sums, rtol=1e-9)
+    # The same numbers in another order of summation.
+    assert encoder.class_qp_sum.sum() == pytest.approx(float(encoder.qp_sum), rel=1e-12)
+    encoder_reset(encoder, 200e3)
+    assert not encoder.class_frames.any()
+    assert not encoder.class_qp_sum.any()
 
 
 def ladder_sizes(*rates: tuple[float, float]) -> list[int]:
