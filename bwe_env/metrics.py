@@ -426,14 +426,15 @@ class EqualClasses(NamedTuple):
     """Two arms with the same mix of classes."""
 
     control: NDArray[np.float64]
-    """its value; NaN if there is no class that both arms have"""
+    """numerator and denominator over all classes, shape (..., 2); both 0 without a shared class"""
     treatment: NDArray[np.float64]
+    """the same of the other arm; the denominators of the two are equal"""
     left_out_ratio: NDArray[np.float64]
-    """share of both arms' denominators in classes that only one arm has"""
+    """share of both arms' denominators in classes that only one arm has, shape (...)"""
 
 
 def at_equal_classes(control: ArrayLike, treatment: ArrayLike) -> EqualClasses:
-    """Values of two arms as they would be if both had their classes in the same shares.
+    """Sums of two arms as they would be if both had their classes in the same shares.
 
     The value of an arm as a whole mixes what it is within a class with how often it is there: an
     arm that sends smaller pictures has finer quantisers on the whole, though it may be the coarser
@@ -445,37 +446,61 @@ def at_equal_classes(control: ArrayLike, treatment: ArrayLike) -> EqualClasses:
         control: numerator and denominator (>= 0) of each class, shape (..., classes, 2).
         treatment: the same shape.
 
-    Returns:
-        Arrays of shape (...). With one class, or the same shares in both arms, the values are the
-        ratios of sums.
-
     QP of 30 and 60 in one small and three large pictures against 40 and 70 in three and one: the
-    mean of all falls from 52.5 to 47.5, and yet it is 10 more at either size.
+    mean of all falls from 52.5 to 47.5, and yet it is 10 more at either size. Of 8 pictures, half
+    of them small, the sums are 8 x 45 and 8 x 55:
 
     >>> at_equal_classes([[30, 1], [180, 3]], [[120, 3], [70, 1]])[:2]
-    (array(45.), array(55.))
+    (array([360.,   8.]), array([440.,   8.]))
     """
-    first, second = (np.asarray(arm, dtype=np.float64) for arm in (control, treatment))
-    both = first[..., 1] + second[..., 1]
-    weights = np.where((first[..., 1] > 0.0) & (second[..., 1] > 0.0), both, 0.0)
-    total = weights.sum(axis=-1)
-
-    def weighted(arm: NDArray[np.float64]) -> NDArray[np.float64]:
-        ratios = _quotient(arm[..., 0], arm[..., 1], otherwise=0.0)  # of weight 0 where undefined
-        return _quotient((weights * ratios).sum(axis=-1), total, otherwise=np.nan)
-
-    left_out = (both - weights).sum(axis=-1)
+    arms = [np.asarray(arm, dtype=np.float64) for arm in (control, treatment)]
+    weights = equal_class_weights(arms[0][..., 1], arms[1][..., 1])
+    both = arms[0][..., 1] + arms[1][..., 1]
+    left_out = np.where(weights[0] > 0.0, 0.0, both)
     return EqualClasses(
-        control=weighted(first),
-        treatment=weighted(second),
-        left_out_ratio=_quotient(left_out, both.sum(axis=-1), otherwise=0.0),
+        control=weighted_classes(arms[0], weights[0]),
+        treatment=weighted_classes(arms[1], weights[1]),
+        left_out_ratio=_quotient(left_out.sum(axis=-1), both.sum(axis=-1)),
     )
 
 
-def _quotient(above: ArrayLike, below: ArrayLike, *, otherwise: float) -> NDArray[np.float64]:
-    """`above` / `below`, and `otherwise` where `below` is 0."""
+def equal_class_weights(
+    control: ArrayLike, treatment: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a unit of each class counts in either arm, so that both have that class as often.
+
+    Args:
+        control: denominators of the classes, >= 0, shape (..., classes).
+        treatment: the same shape.
+
+    Returns:
+        For each arm the denominators of both arms over its own, same shape; 0 for a class that one
+        arm does not have.
+    """
+    arms = [np.asarray(arm, dtype=np.float64) for arm in (control, treatment)]
+    both = np.where((arms[0] > 0.0) & (arms[1] > 0.0), arms[0] + arms[1], 0.0)
+    return _quotient(both, arms[0]), _quotient(both, arms[1])
+
+
+def weighted_classes(
+    sums: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Numerator and denominator over all classes, shape (..., 2), from those of each.
+
+    Args:
+        sums: shape (..., classes, 2).
+        weights: of the classes, as `equal_class_weights` gives them; broadcast to (..., classes).
+    """
+    total: NDArray[np.float64] = (sums * weights[..., np.newaxis]).sum(axis=-2)
+    return total
+
+
+def _quotient(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
+    """`above` / `below`, and 0 where `below` is 0."""
     parts, wholes = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    return np.divide(parts, wholes, out=np.full(parts.shape, otherwise), where=wholes > 0.0)
+    result = np.zeros(parts.shape)
+    np.divide(parts, wholes, out=result, where=wholes > 0.0)
+    return result
 
 
 _PERCENT = 100.0
