@@ -42,8 +42,9 @@ from experiments.run_directory import config_to_dict, write_json
 FORMAT = "bwe-env A/B test"
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-#: Networks of a block: some seconds of work are lost at most, and the workers end together. Ours.
-BLOCK_NETWORKS = 20
+#: Networks of a block: some seconds of work are lost at most, and models are asked for as many
+#: calls at once. Ours.
+BLOCK_NETWORKS = 64
 #: How many differing inputs an error names.
 NAMED_DIFFERENCES = 5
 #: Name of the column that says how often a call plays through its network's trace.

@@ -8,10 +8,10 @@ without its predictions being right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bwe_env.metrics import Better
+from bwe_env.metrics import FIELD_METRICS, Better, FieldMetric
 from experiments.ab_guards import Guard, guards
 from experiments.ab_pairs import pair
 from experiments.ab_statistics import AB_RESAMPLES, Row, rows
@@ -59,6 +59,7 @@ def report(
     treatment: Calls,
     *,
     names: tuple[str, str] = ("control", "treatment"),
+    metrics: Sequence[FieldMetric] = tuple(FIELD_METRICS.values()),
     directions: Mapping[str, Better] | None = None,
     resamples: int = AB_RESAMPLES,
     seed: int = 0,
@@ -67,6 +68,7 @@ def report(
 
     Args:
         names: of control and treatment.
+        metrics: the rows.
         directions: where the treatment is declared to move a metric (see `ab_statistics.rows`).
 
     Raises:
@@ -78,6 +80,8 @@ def report(
         treatment=names[1],
         networks=pairs.networks,
         calls=pairs.calls,
-        rows=tuple(rows(pairs, directions=directions, resamples=resamples, seed=seed)),
+        rows=tuple(
+            rows(pairs, metrics=metrics, directions=directions, resamples=resamples, seed=seed)
+        ),
         guards=tuple(guards(pairs, resamples=resamples, seed=seed)),
     )

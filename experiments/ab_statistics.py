@@ -323,13 +323,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def rows(
     pairs: PairedCalls,
     *,
+    metrics: Sequence[FieldMetric] = tuple(FIELD_METRICS.values()),
     directions: Mapping[str, Better] | None = None,
     resamples: int = AB_RESAMPLES,
     seed: int = 0,
 ) -> list[Row]:
-    """One row per metric of `bwe_env.metrics.FIELD_METRICS`, Holm-adjusted.
+    """One row per metric, Holm-adjusted over those that count.
 
     Args:
+        metrics: the rows of the report, settled before there is data.
         directions: by metric, where the arm is declared (or was published) to move it; of those
             not named, the direction that is better for the user.
 
@@ -338,7 +340,7 @@ def rows(
         ConfigError: a direction that is none, or fewer than two networks.
     """
     declared = _directions(directions or {})
-    found = changes(pairs, tuple(FIELD_METRICS.values()), resamples=resamples, seed=seed)
+    found = changes(pairs, metrics, resamples=resamples, seed=seed)
     counted = [c for c in found if c.metric.name not in NOT_COUNTED]
     values = holm([c.p_value for c in counted])
     adjusted = {c.metric.name: p for c, p in zip(counted, values, strict=True)}

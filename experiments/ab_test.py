@@ -161,15 +161,18 @@ def play(
     from tqdm import tqdm
 
     blocks = waiting_blocks(directory, experiment)
+    # A placebo says again what the treatment heard on the same calls.
+    rounds = [[b for b in blocks if (b.role == "placebo") == last] for last in (False, True)]
     total = sum(block.num_calls for block in experiment.blocks())
     waiting = sum(block.num_calls for block in blocks)
     started_s = time.monotonic()
     with tqdm(
         total=total, initial=total - waiting, unit=" calls", desc="playing", disable=quiet
     ) as bar:
-        for position, calls in executor.map(play_block, blocks):
-            write_block(directory, blocks[position], calls)
-            bar.update(blocks[position].num_calls)
+        for playing in rounds:
+            for position, calls in executor.map(play_block, playing):
+                write_block(directory, playing[position], calls)
+                bar.update(playing[position].num_calls)
     if not quiet:
         print(f"played {waiting} of {total} calls in {time.monotonic() - started_s:.0f} s")
     return waiting

@@ -1,4 +1,4 @@
-"""The four published A/B tests, from collecting calls to the table: ``python -m experiments.reproduce``.
+"""The four published A/B tests, from calls to the table: ``python -m experiments.reproduce``.
 
     python -m experiments.reproduce --quick     # the configurations that come with the project
     python -m experiments.reproduce             # makes them first: hours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from experiments.ab_report import Report, report
 from experiments.ab_statistics import NOT_COUNTED, Row
 from experiments.ab_tables import change_text, guard_bound, p_text
 from experiments.evaluation import Calls
-from experiments.plan_trials import STUDIES
+from experiments.plan_trials import STUDIES, segment
 from experiments.published_experiments import PublishedExperiment, experiment_of
 from experiments.tables import make_table, show, write_csv
 
@@ -62,8 +62,14 @@ def reproduced(folder: Path, experiment: PublishedExperiment) -> Reproduced:
         ArtifactError: it is not finished.
     """
     inputs = read_manifest(folder)["inputs"]
+    networks = experiment.networks("test", inputs["networks"]["count"])
+    of_segment = {
+        network.name
+        for network, is_in in zip(networks, segment(experiment, networks), strict=True)
+        if is_in
+    }
     names = {role: arm["name"] for role, arm in inputs["arms"].items()}
-    arms = {role: _segment(experiment, calls) for role, calls in read_calls(folder).items()}
+    arms = {role: _rows(calls, of_segment) for role, calls in read_calls(folder).items()}
 
     def against(role: str, other: str = CONTROL) -> Report:
         return report(
@@ -90,12 +96,10 @@ def reproduced(folder: Path, experiment: PublishedExperiment) -> Reproduced:
     )
 
 
-def _segment(experiment: PublishedExperiment, calls: Calls) -> dict[str, Any]:
-    """The calls that an experiment's rows are taken from."""
-    rows = np.ones(len(calls["network"]), dtype=np.bool_)
-    if experiment.segment:
-        rows = calls["network_class"] == experiment.segment
-    return {name: column[rows] for name, column in calls.items()}
+def _rows(calls: Calls, networks: Collection[str]) -> dict[str, Any]:
+    """The calls on some networks."""
+    is_in = np.array([name in networks for name in calls["network"].tolist()])
+    return {name: column[is_in] for name, column in calls.items()}
 
 
 def report_all(out: Path, plans: Sequence[str]) -> list[Reproduced]:
