@@ -126,11 +126,7 @@ AUDIO = record(
         ("late_packets", "i8"),  # packetsDiscarded: their time had passed
         ("flushed_frames", "i8"),  # thrown away with a full buffer
         ("recovered_frames", "i8"),  # played from a copy in a later packet
-        (
-            "is_copy",
-            "i1",
-            (ARRIVAL_ROWS,),
-        ),  # of what `arrival_us` tells of: 1 if from a later packet
+        ("is_copy", "i1", (ARRIVAL_ROWS,)),  # 1: what `arrival_us` tells of came in a later packet
     ]
 )
 
