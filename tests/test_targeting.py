@@ -162,12 +162,12 @@ def test_no_damage_raises_anything_else(
     content = bytearray(path.read_bytes())
     content[cut % len(content)] = flip
     path.write_bytes(bytes(content))
+    refusal = ""
     try:
-        plan = TargetingPlan.read(path)
+        TargetingPlan.read(path)
     except ArtifactError as error:
-        assert str(path) in str(error)
-    else:
-        assert isinstance(plan, TargetingPlan)
+        refusal = str(error)
+    assert refusal == "" or str(path) in refusal
 
 
 def test_a_plan_wants_to_be_told_no_more_than_it_uses() -> None:

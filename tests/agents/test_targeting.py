@@ -28,7 +28,7 @@ def deliver(folder: Path, plan: TargetingPlan, *tasks: str) -> Path:
         torch.manual_seed(0)
         model = NetworkModel(NetworkModelConfig(tasks=(task,)))
         (folder / MODELS_FOLDER / task).mkdir(parents=True)
-        save_network_model(model, folder / MODELS_FOLDER / task)
+        save_network_model(folder / MODELS_FOLDER / task, model)
     return folder
 
 

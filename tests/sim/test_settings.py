@@ -175,7 +175,6 @@ def test_competing_calls_keep_their_own_settings() -> None:
 
 def test_a_new_call_begins_with_the_first_settings() -> None:
     world = world_of(({}, {"gcc.decrease_factor": 0.5, "fec.enabled": True}), at_interval=3)
-    fresh = flow_bytes(world, 1)
     step(world, 12)
     assert world.own_flows["gcc_parameters"]["decrease_factor"].tolist() == [0.85, 0.5]
     assert world.choice.tolist() == [0, 1]
@@ -183,7 +182,6 @@ def test_a_new_call_begins_with_the_first_settings() -> None:
     assert world.choice.tolist() == [0, 0]
     assert world.own_flows["gcc_parameters"]["decrease_factor"][1] == 0.85
     assert world.own_flows["fec"]["enabled"][1] == 0
-    assert len(fresh) == len(flow_bytes(world, 1))
 
 
 def test_settings_that_change_and_change_back_unseen_leave_no_trace() -> None:
@@ -199,33 +197,29 @@ def test_settings_that_change_and_change_back_unseen_leave_no_trace() -> None:
 # --- What once went wrong -------------------------------------------------------------------------
 
 
-def fec_blocks(world: World) -> NDArray[Any]:
-    blocks = world.own_flows["fec"]["blocks"][0]
-    return blocks[blocks["number"] >= 0]
-
-
 def test_parity_that_is_switched_on_again_covers_no_packet_from_before() -> None:
     """A block that was open when it was switched off is not completed afterwards."""
     call = CallConfig(duration_s=4.0, video=VideoConfig(fec=FecConfig(enabled=True)))
-    for off_at in (10, 11, 12, 13):
+    was_open = []
+    for off_at in (13, 14, 16):
         world = world_of(({}, {"fec.enabled": False}), at_interval=off_at, back_at=20, call=call)
         step(world, off_at)
+        was_open.append(world.own_flows["fec"]["num_media"][0] > 0)  # where it stays on
         first_off = int(world.own_flows["history"]["next_seq"][1])
         step(world, 20 - off_at)
         first_on = int(world.own_flows["history"]["next_seq"][1])
-        kinds = world.own_packets[1]["kind"]
-        mask = world.own_packets.shape[1] - 1
-        assert first_on - first_off > 50
-        step(world, 10)
+        assert first_on > first_off + 20
+        step(world, 18)
         blocks = world.own_flows["fec"]["blocks"][1]
         blocks = blocks[blocks["number"] >= 0]
         is_before = blocks["last_seq"] < first_off
         is_after = blocks["first_seq"] >= first_on
         assert is_after.any()
         assert (is_before | is_after).all()
+        kinds = world.own_packets[1]["kind"]
         # Parity that waited when it was switched off may still leave, no more than one block's.
-        silent = np.arange(first_off, first_on) & mask
-        assert (kinds[silent] == KIND_FEC).sum() <= 48
+        assert (kinds[first_off:first_on] == KIND_FEC).sum() <= 24
+    assert any(was_open)
 
 
 def test_frames_are_no_longer_dropped_for_a_window_that_moves_the_target_instead() -> None:
