@@ -278,7 +278,7 @@ def test_a_picture_is_of_the_class_whose_step_is_nearest_by_their_ratio() -> Non
 
 @pytest.mark.parametrize("uses_ladder", [0, 1])
 def test_sums_over_the_classes_of_picture_sizes_are_those_of_all_frames(uses_ladder: int) -> None:
-    camera = Camera(start_rate_bps=200e3, uses_ladder=uses_ladder, size_sd=0.15, key_frame_ratio=4)
+    camera = Camera(start_rate_bps=200e3, uses_ladder=uses_ladder, key_frame_ratio=4.0)
     encoder = camera.encoder
     qp_sums, counts = np.zeros(5), np.zeros(5, dtype=np.int64)
     rates = np.concatenate([np.geomspace(60e3, 6e6, 600), np.geomspace(6e6, 60e3, 600)])
