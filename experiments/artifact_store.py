@@ -51,10 +51,7 @@ from experiments.store_files import (
     list_files,
     locked,
     open_regular,
-    replace_with,
     same_content,
-    sync_folder,
-    write_temporary,
 )
 from experiments.store_upkeep import GarbageReport, VerifyReport, collect_garbage, verify
 
@@ -118,11 +115,9 @@ class Store(BlobStore):
                 os.utime(path)  # young again for the garbage collector
                 return digest
             folders = {self.blob_path(chunk.digest).parent for chunk in manifest.chunks()}
-            for folder in (*sorted(folders), self.root / "blobs"):
-                sync_folder(folder)
-            replace_with(write_temporary(self.root / "tmp", data), path)
-            for folder in (path.parent, self.root / "manifests"):
-                sync_folder(folder)
+            self.sync(*sorted(folders), self.root / "blobs")
+            self.write(path, data)
+            self.sync(self.root / "manifests")
         return digest
 
     def _check_content(self, manifest: Manifest) -> None:
@@ -198,11 +193,7 @@ class Store(BlobStore):
             if not self.has_manifest(digest):
                 refuse("reference", digest, "must be a manifest here", error=NotInStoreError)
             self._expect(name, expected)
-            replace_with(
-                write_temporary(self.root / "tmp", f"{digest}\n".encode()),
-                self.root / "refs" / name,
-            )
-            sync_folder(self.root / "refs")
+            self.write(self.root / "refs" / name, f"{digest}\n".encode())
 
     def delete_ref(self, name: str, *, expected: str | None = None) -> None:
         """Forget a name; what it stood for is garbage unless something else reaches it.
@@ -215,7 +206,7 @@ class Store(BlobStore):
             self.resolve(name)
             self._expect(name, expected)
             (self.root / "refs" / name).unlink()
-            sync_folder(self.root / "refs")
+            self.sync(self.root / "refs")
 
     def _expect(self, name: str, expected: str | None) -> None:
         if expected is None:
@@ -346,9 +337,7 @@ class Store(BlobStore):
         with self.shared():
             if not self.has_manifest(digest):
                 refuse("signature", digest, "must be a manifest here", error=NotInStoreError)
-            temporary = write_temporary(self.root / "tmp", signature.to_bytes())
-            replace_with(temporary, self.signature_folder(digest) / signature.key)
-            sync_folder(self.signature_folder(digest))
+            self.write(self.signature_folder(digest) / signature.key, signature.to_bytes())
 
     # -- upkeep
 

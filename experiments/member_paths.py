@@ -72,23 +72,18 @@ def clashing_paths(paths: Iterable[str]) -> tuple[str, str] | None:
     another file's folder.
     """
     spelling: dict[str, str] = {}
-    files: dict[str, str] = {}
+    files: dict[str, None] = {}
     for path in paths:
-        names = path.split("/")
-        for depth in range(1, len(names) + 1):
-            part = "/".join(names[:depth])
-            key = _case_key(part)
-            if spelling.setdefault(key, part) != part:
-                return spelling[key], path
-            if depth < len(names) and key in files:
-                return files[key], path
-        if key in files:
-            return files[key], path
-        files[key] = path
-    # A folder met before the file of its name.
-    for path in files.values():
+        for part in (*_folders(path), path):
+            known = spelling.setdefault(_case_key(part), part)
+            if known != part:
+                return known, path
+        if path in files:
+            return path, path
+        files[path] = None
+    for path in files:
         for folder in _folders(path):
-            if _case_key(folder) in files:
+            if folder in files:
                 return folder, path
     return None
 

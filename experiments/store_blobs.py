@@ -10,7 +10,7 @@ from pathlib import Path
 from bwe_env.errors import ArtifactError
 from experiments.manifest import MAX_BLOB_BYTES, check_digest, digest_of
 from experiments.refusals import NotInStoreError, refuse
-from experiments.store_files import locked, replace_with, same_content, write_temporary
+from experiments.store_files import locked, replace_with, same_content, sync_folder, write_temporary
 
 #: Digits of a digest that name the folder of its file. 16 folders: each has to be brought to the
 #: disk before a manifest is, which takes some milliseconds; 100,000 blobs are 6,250 in each. Ours.
@@ -21,17 +21,21 @@ STORE_FORMAT = b'{"format":"bwe-env store 1"}\n'
 class BlobStore:
     """A folder of blobs. `experiments.artifact_store.Store` makes artifacts of them."""
 
-    def __init__(self, root: str | Path, *, create: bool = True) -> None:
+    def __init__(self, root: str | Path, *, create: bool = True, durable: bool = True) -> None:
         """Open a store.
 
         Args:
             root: its folder.
             create: make an empty one where there is none.
+            durable: what was put survives a power failure. False does not wait for the disk, some
+                milliseconds for each blob: for what can be had again. What is lost then is found
+                out, because whatever is read is checked.
 
         Raises:
             ArtifactError: there is none and `create` is False, or the folder is something else.
         """
         self.root = Path(root)
+        self.durable = durable
         label = self.root / "store.json"
         if not label.exists():
             self._create(label, create=create)
@@ -53,7 +57,7 @@ class BlobStore:
         (self.root / "tmp").mkdir(parents=True, exist_ok=True)
         for name in ("blobs", "manifests", "refs", "signatures", "damaged"):
             (self.root / name).mkdir(exist_ok=True)
-        replace_with(write_temporary(self.root / "tmp", STORE_FORMAT), label)
+        self.write(label, STORE_FORMAT)
 
     def shared(self) -> contextlib.AbstractContextManager[None]:
         """Keeps the garbage collector out; others may write."""
@@ -62,6 +66,25 @@ class BlobStore:
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """Keeps everybody else from giving names and relying on them."""
         return locked(self.root / "lock", exclusive=True)
+
+    def write_temporary(self, data: bytes) -> Path:
+        """A file of this content in tmp/, to be renamed to its final name."""
+        return write_temporary(self.root / "tmp", data, durable=self.durable)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file whole or not at all, in the place of an earlier one.
+
+        Raises:
+            ArtifactRefused: the disk is full or cannot be written.
+        """
+        replace_with(self.write_temporary(data), path)
+        self.sync(path.parent)
+
+    def sync(self, *folders: Path) -> None:
+        """Bring the names in these folders to the disk, if the store is durable."""
+        if self.durable:
+            for folder in folders:
+                sync_folder(folder)
 
     def blob_path(self, digest: str) -> Path:
         """Where a blob is or would be."""
@@ -86,7 +109,7 @@ class BlobStore:
             if same_content(path, data):
                 os.utime(path)  # young again for the garbage collector
                 return digest
-        temporary = write_temporary(self.root / "tmp", data)
+        temporary = self.write_temporary(data)
         with self.shared():
             replace_with(temporary, path)
         return digest

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from bwe_env.errors import unknown_name
 from experiments.manifest import Manifest, Member
 from experiments.refusals import refuse
-from experiments.store_files import sync_folder
 
 if TYPE_CHECKING:
     from experiments.artifact_store import Store
@@ -69,6 +68,7 @@ def checkout(
             for member in wanted:
                 _write_member(store, member, staging / member.path)
             _publish(staging, directory, wanted)
+            store.sync(directory)
     except OSError as error:
         remedy = "Make room or give another folder; what stood in it is unchanged."
         refuse(str(directory), error.strerror, "must be a folder to write into", remedy)
@@ -117,7 +117,8 @@ def _write_member(store: Store, member: Member, path: Path) -> None:
         for data in store.read_member(member):
             file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if store.durable:
+            os.fsync(file.fileno())
 
 
 def _publish(staging: Path, directory: Path, members: Sequence[Member]) -> None:
@@ -129,4 +130,3 @@ def _publish(staging: Path, directory: Path, members: Sequence[Member]) -> None:
             path = directory / member.path
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / member.path, path)
-    sync_folder(directory)

@@ -50,8 +50,13 @@ def locked(path: Path, *, exclusive: bool) -> Iterator[None]:
         os.close(handle)  # gives the lock back
 
 
-def write_temporary(folder: Path, data: bytes) -> Path:
-    """Write bytes to the disk under a name nobody else has; to be renamed to the final one.
+def write_temporary(folder: Path, data: bytes, *, durable: bool = True) -> Path:
+    """Write bytes under a name nobody else has; to be renamed to the final one.
+
+    Args:
+        folder: on the disk of the final name.
+        data: of the whole file.
+        durable: wait until they are on the disk.
 
     Raises:
         ArtifactRefused: the disk is full or cannot be written; the file is gone again.
@@ -62,7 +67,8 @@ def write_temporary(folder: Path, data: bytes) -> Path:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
             _write_all(handle, data)
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
         finally:
             os.close(handle)
     except OSError as error:

@@ -25,6 +25,7 @@ from experiments.manifest import (
     ReferenceChangedError,
     digest_of,
 )
+from experiments.signing import Signature
 from experiments.store_measure import changed, example_model
 from tests.experiments.measured_models import add_model
 from tests.experiments.stored_models import (
@@ -625,3 +626,20 @@ def test_every_file_is_on_the_disk_before_it_has_its_name_and_blobs_before_their
     assert synced[-2:] == [store.manifest_path(digest).parent, store.root / "manifests"]
     store.set_ref("model", digest)
     assert (named[-1], synced[-1]) == (store.root / "refs/model", store.root / "refs")
+
+
+def test_a_store_that_need_not_last_holds_the_same_and_does_not_wait_for_the_disk(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(handle: int) -> None:
+        pytest.fail("waits for the disk")
+
+    expected = add_files(store, tmp_path / "model", FILES)
+    monkeypatch.setattr(os, "fsync", waits)
+    cache = Store(tmp_path / "cache", durable=False)
+    digest = cache.add(tmp_path / "model", **MODEL)
+    cache.set_ref("model", digest)
+    cache.put_signature(digest, Signature("ab" * 32, "cd" * 64))
+    assert digest == expected
+    assert visible(cache) == ([expected], {"model": expected})
+    assert cache.verify().problems == ()
