@@ -35,6 +35,7 @@ from experiments.manifest import (
     Manifest,
     Member,
     check_digest,
+    check_total,
     digest_of,
 )
 from experiments.member_paths import name_fault
@@ -255,6 +256,7 @@ class Store(BlobStore):
             "architecture": architecture,
             "metadata": metadata or {},
         }
+        check_total(sum(file.stat().st_size for _, file in files))
         # All but the content is checked before the first byte is stored.
         Manifest(**labels, members=tuple(Member(path, EMPTY_DIGEST, 0, ()) for path, _ in files))
         members = tuple(self._add_file(path, file) for path, file in files)

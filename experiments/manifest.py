@@ -54,6 +54,7 @@ __all__ = [
     "check_architecture",
     "check_digest",
     "check_path",
+    "check_total",
     "digest_of",
 ]
 
@@ -260,15 +261,23 @@ def check_path(path: object) -> str:
     return path
 
 
+def check_total(size_bytes: int) -> None:
+    """Refuse an artifact that is too large.
+
+    Raises:
+        ArtifactRefused: its members are larger together than `MAX_ARTIFACT_BYTES`.
+    """
+    if size_bytes > MAX_ARTIFACT_BYTES:
+        refuse("members", f"{size_bytes} bytes", f"must be at most {MAX_ARTIFACT_BYTES} bytes")
+
+
 def _check_members(members: tuple[Member, ...]) -> None:
     if not 1 <= len(members) <= MAX_MEMBERS:
         refuse("members", len(members), f"must be 1..{MAX_MEMBERS} files")
     clash = clashing_paths(member.path for member in members)
     if clash is not None:
         refuse("member paths", clash, "must differ in more than case, and no file be a folder")
-    total_bytes = sum(member.size_bytes for member in members)
-    if total_bytes > MAX_ARTIFACT_BYTES:
-        refuse("members", f"{total_bytes} bytes", f"must be at most {MAX_ARTIFACT_BYTES} bytes")
+    check_total(sum(member.size_bytes for member in members))
     sizes: dict[str, int] = {}
     for member in members:
         for chunk in member.chunks:

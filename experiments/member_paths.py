@@ -74,7 +74,7 @@ def clashing_paths(paths: Iterable[str]) -> tuple[str, str] | None:
     spelling: dict[str, str] = {}
     files: dict[str, None] = {}
     for path in paths:
-        for part in (*_folders(path), path):
+        for part in (*folders_of(path), path):
             known = spelling.setdefault(_case_key(part), part)
             if known != part:
                 return known, path
@@ -82,13 +82,14 @@ def clashing_paths(paths: Iterable[str]) -> tuple[str, str] | None:
             return path, path
         files[path] = None
     for path in files:
-        for folder in _folders(path):
+        for folder in folders_of(path):
             if folder in files:
                 return folder, path
     return None
 
 
-def _folders(path: str) -> list[str]:
+def folders_of(path: str) -> list[str]:
+    """The folders that a file is in, outermost first: a, a/b for a/b/c."""
     names = path.split("/")
     return ["/".join(names[:depth]) for depth in range(1, len(names))]
 

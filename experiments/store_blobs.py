@@ -154,8 +154,12 @@ class BlobStore:
 
     def set_aside(self, digest: str) -> None:
         """Move a damaged blob out of the way, so that it can be stored again."""
+        aside = self.root / "damaged" / digest
         with contextlib.suppress(FileNotFoundError):
-            os.replace(self.blob_path(digest), self.root / "damaged" / digest)
+            os.replace(self.blob_path(digest), aside)
+            if digest_of(aside.read_bytes()) == digest:
+                # Somebody has stored it anew since it was found damaged.
+                os.replace(aside, self.blob_path(digest))
 
     def read_file(self, path: Path, what: str, digest: str) -> bytes:
         """The bytes of a file that a digest names, unchecked.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bwe_env.errors import unknown_name
 from experiments.manifest import Manifest, Member
+from experiments.member_paths import folders_of
 from experiments.refusals import refuse
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def checkout(
     """See `Store.checkout`."""
     started_s = time.perf_counter()
     chosen = chosen_members(manifest, members)
-    wanted = [member for member in chosen if not _is_there(member, directory, overwrite)]
     staging = directory.parent / f".{directory.name}.{secrets.token_hex(8)}.partial"
     try:
+        wanted = [member for member in chosen if not _is_there(member, directory, overwrite)]
         if wanted:
             staging.mkdir(parents=True)
             for member in wanted:
@@ -71,7 +72,9 @@ def checkout(
             store.sync(directory)
     except OSError as error:
         remedy = "Make room or give another folder; what stood in it is unchanged."
-        refuse(str(directory), error.strerror, "must be a folder to write into", remedy)
+        refuse(
+            str(directory), error.strerror, "must be a folder to write into", remedy, cause=error
+        )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return CheckoutReport(
@@ -88,11 +91,13 @@ def _is_there(member: Member, directory: Path, overwrite: bool) -> bool:
     Raises:
         ArtifactRefused: something else has, or a link leads out of the folder.
     """
-    path = directory
-    for name in member.path.split("/"):
-        path = path / name
-        if path.is_symlink():
-            refuse(str(path), "a symbolic link", "must not lead a checkout elsewhere")
+    path = directory / member.path
+    for part in (*folders_of(member.path), member.path):
+        found = directory / part
+        if found.is_symlink():
+            refuse(str(found), "a symbolic link", "must not lead a checkout elsewhere")
+        if part != member.path and found.exists() and not found.is_dir():
+            refuse(str(found), "a file", "must be a folder of the artifact or absent")
     if not os.path.lexists(path):
         return False
     if path.is_file() and _file_digest(path) == member.digest:

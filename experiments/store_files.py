@@ -40,7 +40,7 @@ def locked(path: Path, *, exclusive: bool) -> Iterator[None]:
             "fetch artifacts from a server instead."
         ) from error
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         refuse(str(path), error.strerror, "must be a file to lock", WRITE_REMEDY, cause=error)
     try:
@@ -64,7 +64,7 @@ def write_temporary(folder: Path, data: bytes, *, durable: bool = True) -> Path:
     path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
     try:
         # Read-only: what is named by its digest must not be edited.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
         try:
             _write_all(handle, data)
             if durable:
@@ -110,7 +110,7 @@ def same_content(path: Path, data: bytes) -> bool:
 
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:
@@ -160,7 +160,7 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """
     try:
         # O_NONBLOCK: opening a pipe that has taken the file's place must not wait for a writer.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with open(os.open(path, flags), "rb") as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):

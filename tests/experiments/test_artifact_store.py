@@ -15,6 +15,7 @@ import pytest
 from bwe_env.errors import ArtifactError, UnknownNameError
 from experiments.artifact_store import ABSENT, Store
 from experiments.manifest import (
+    MAX_ARTIFACT_BYTES,
     MAX_BLOB_BYTES,
     ArtifactRefused,
     BlobsLackingError,
@@ -103,6 +104,14 @@ def test_a_damaged_blob_is_not_read_and_is_whole_after_it_was_put_again(
     assert len(caplog.messages) == 1
     store.put_blob(b"abc")
     assert store.read_blob(digest) == b"abc"
+
+
+def test_a_sound_blob_is_not_set_aside(store: Store) -> None:
+    """One process finds a blob damaged, another stores it anew, then the first sets it aside."""
+    digest = store.put_blob(b"abc")
+    store.set_aside(digest)
+    assert store.read_blob(digest) == b"abc"
+    assert list((store.root / "damaged").iterdir()) == []
 
 
 def test_an_unknown_blob_or_manifest_is_told_from_a_damaged_one(store: Store) -> None:
@@ -293,6 +302,17 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     with pytest.raises(ArtifactRefused, match="must not be written while it is added"):
         store.add(folder, **MODEL)
     assert visible(store) == ([], {})
+
+
+def test_a_folder_that_is_too_large_is_refused_before_it_is_read(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = write_files(tmp_path / "model", FILES)
+    with (folder / "sparse.bin").open("wb") as file:
+        file.truncate(MAX_ARTIFACT_BYTES)  # takes no room on the disk
+    with pytest.raises(ArtifactRefused, match=f"at most {MAX_ARTIFACT_BYTES} bytes"):
+        store.add(folder, **MODEL)
+    assert blobs(store) == []
 
 
 def test_a_store_is_not_put_into_itself(tmp_path: Path) -> None:
@@ -522,6 +542,18 @@ def test_other_content_is_replaced_only_on_demand(store: Store, tmp_path: Path) 
     assert read_files(out) == {"weights/a.bin": b"mine", "notes.txt": b"mine"}
     store.checkout(digest, out, overwrite=True)
     assert read_files(out) == FILES | {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_place_of_a_folder_stays_and_nothing_is_written(
+    store: Store, tmp_path: Path, overwrite: bool
+) -> None:
+    digest = add_files(store, tmp_path / "model", FILES)
+    for there in ({"weights": b"mine"}, {"network_model.json/mine": b"mine"}):
+        out = write_files(tmp_path / "-".join(there).replace("/", "-"), there)
+        with pytest.raises(ArtifactRefused, match=r"must be .* absent"):
+            store.checkout(digest, out, overwrite=overwrite)
+        assert read_files(out) == there
 
 
 def test_a_checkout_does_not_follow_links_out_of_its_folder(store: Store, tmp_path: Path) -> None:
