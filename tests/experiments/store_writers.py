@@ -40,23 +40,33 @@ def extend_list(root: Path, folder: Path, writer: int, count: int) -> None:
                 continue
 
 
-def collect_for(root: Path, seconds: float, grace_s: float) -> None:
-    """Collect garbage again and again."""
+def collect_until(root: Path, stop: Path, grace_s: float) -> None:
+    """Collect garbage until a file appears; then write into it how many blobs were deleted."""
     store = Store(root)
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        store.collect_garbage(grace_s)
+    deleted = 0
+    while not stop.exists():
+        deleted += store.collect_garbage(grace_s).blobs_deleted
+    stop.write_text(str(deleted))
 
 
-def add_again_and_again(root: Path, folder: Path, seconds: float) -> None:
-    """Add the same folder and forget it, so that its blobs are garbage and needed by turns."""
+def add_again_and_again(root: Path, folder: Path, idle: Path, rounds: int) -> None:
+    """Add the same folder and forget it, so that its blobs are garbage and needed by turns.
+
+    The file `idle` is there between two rounds; it never goes while somebody has the store alone.
+    """
     store = Store(root)
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
+    random = np.random.default_rng(0)
+    for _ in range(rounds):
+        with store.shared():
+            idle.unlink(missing_ok=True)
         digest = store.add(folder, **MODEL)
         store.set_ref("model", digest)
         store.checkout(digest, folder.with_name("out"))
         store.delete_ref("model")
+        idle.touch()
+        time.sleep(random.uniform(0, 0.02))
+    with store.shared():
+        idle.unlink()
     store.set_ref("model", store.add(folder, **MODEL))
 
 

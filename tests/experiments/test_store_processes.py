@@ -20,7 +20,7 @@ from tests.experiments.store_writers import (
     add_again_and_again,
     add_many,
     add_one,
-    collect_for,
+    collect_until,
     extend_list,
 )
 from tests.experiments.stored_models import MODEL, add_files, blobs, write_files
@@ -68,31 +68,31 @@ def test_compare_and_swap_keeps_the_entries_of_every_writer(tmp_path: Path) -> N
 
 
 def test_what_a_writer_relies_on_is_never_collected_however_old_it_was(tmp_path: Path) -> None:
-    """A writer makes use of blobs that are old garbage while collectors look for such."""
+    """A writer makes use of blobs that are old garbage while a collector looks for such."""
     folder = write_files(
-        tmp_path / "model", {f"{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(20)}
+        tmp_path / "model", {f"{i}.bin": np.random.default_rng(i).bytes(3000) for i in range(10)}
     )
     store = Store(tmp_path / "store")
-    writer = start(add_again_and_again, store.root, folder, 3.0)
-    collector = start(collect_for, store.root, 4.0, 5.0)
-    until_s = time.monotonic() + 4.0
-    while time.monotonic() < until_s:
-        # Ages everything that no name stands for, as time would.
-        then = time.time() - 10.0
+    stop, idle = tmp_path / "stop", tmp_path / "idle"
+    collector = start(collect_until, store.root, stop, 5.0)
+    writer = start(add_again_and_again, store.root, folder, idle, 25)
+    while writer.is_alive():
         with store.alone():
-            if not store.refs() and not _has_young(store):
-                for path in (*blobs(store), *map(store.manifest_path, store.manifests())):
-                    os.utime(path, (then, then))
+            if idle.exists():
+                _age(store)
         time.sleep(0.001)
+    stop.touch()
     finish(writer, collector)
     assert store.verify().problems == ()
     assert store.refs() == {"model": store.add(folder, **MODEL)}
+    # Otherwise nothing was at stake.
+    assert int(stop.read_text()) > 0
 
 
-def _has_young(store: Store) -> bool:
-    """Whether a writer is at work: it renewed something within the last 0.05 s."""
-    newest_s = max((path.stat().st_mtime for path in blobs(store)), default=0.0)
-    return newest_s > time.time() - 0.05
+def _age(store: Store) -> None:
+    then = time.time() - 10.0
+    for path in (*blobs(store), *map(store.manifest_path, store.manifests())):
+        os.utime(path, (then, then))
 
 
 def test_a_writer_that_is_killed_leaves_a_sound_store_that_it_can_go_on_with(
