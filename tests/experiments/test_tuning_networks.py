@@ -25,9 +25,9 @@ DURATION_S = 20.0
 
 @pytest.mark.parametrize("target", NETWORK_CLASSES)
 def test_a_list_holds_as_many_networks_of_its_class_as_asked_for(target: str):
-    chosen = NetworkList(split="validation", target=target, count=7).networks(DURATION_S)
-    assert [class_of(network, DURATION_S) for network in chosen] == [target] * 7
-    assert len({network.name for network in chosen}) == 7
+    chosen = NetworkList(split="validation", target=target, count=5).networks(DURATION_S)
+    assert [class_of(network, DURATION_S) for network in chosen] == [target] * 5
+    assert len({network.name for network in chosen}) == 5
 
 
 def test_the_global_list_has_as_many_of_every_class():
@@ -39,7 +39,7 @@ def test_the_global_list_has_as_many_of_every_class():
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_two_splits_share_a_network(target: str):
     names = [
-        {n.name for n in NetworkList(split=split, target=target, count=10).networks(DURATION_S)}
+        {n.name for n in NetworkList(split=split, target=target, count=5).networks(DURATION_S)}
         for split in ("train", "validation", "test")
     ]
     assert not names[0] & names[1] | names[1] & names[2] | names[0] & names[2]
@@ -47,13 +47,13 @@ def test_no_two_splits_share_a_network(target: str):
 
 def test_a_longer_list_begins_with_the_shorter():
     short = class_networks("test", "cellular-low", 3, DURATION_S)
-    long = class_networks("test", "cellular-low", 9, DURATION_S)
+    long = class_networks("test", "cellular-low", 6, DURATION_S)
     assert [network.name for network in long[:3]] == [network.name for network in short]
 
 
 def test_slow_and_fast_cellular_networks_are_parted_at_the_threshold():
     for name, is_low in (("cellular-low", True), ("cellular-high", False)):
-        for network in class_networks("test", name, 8, DURATION_S):
+        for network in class_networks("test", name, 5, DURATION_S):
             assert (mean_capacity_bps(network, DURATION_S) < CELLULAR_LOW_BPS) is is_low
 
 
