@@ -1,7 +1,9 @@
 """What is tuned, in one table: names, ranges and why.
 
 Names are those of `bwe_env.sender_settings`. Only what a running call can take over is in it: a
-tuned configuration is applied when the network's type has been found out, in mid-call.
+tuned configuration is applied when the network's type has been found out, in mid-call. Settings
+that only audio notices are not: trials are judged by video. `rtx.max_age_s` is not either: 0 stands
+for no limit there, so that a search would find the strictest limit beside none at all.
 """
 
 from __future__ import annotations
@@ -204,6 +206,13 @@ KNOBS: tuple[Knob, ...] = (
         high=2.0,
         log=True,
         why="how far the pacer may lag behind before it goes above its rate",
+    ),
+    Knob(
+        name="rtx.rate_share",
+        low=0.05,
+        high=1.0,
+        log=True,
+        why="share of the rate that may go into sending again: repair against a fuller queue",
     ),
     Knob(name="fec.enabled", why="parity instead of waiting for a retransmission"),
     Knob(
