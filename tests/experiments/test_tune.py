@@ -1,4 +1,7 @@
-"""The command line of tuning, and of the picture that is made from it, on a few short calls."""
+"""The command line of tuning, and of the picture that is made from it, with calls made up.
+
+That trials are what GCC plays is tested in `test_tuning_trials`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bwe_env.labels import NETWORK_CLASSES
@@ -16,6 +20,7 @@ from experiments.tune import TuneConfig
 from experiments.tuning_networks import GLOBAL, TARGETS
 from experiments.tuning_results import read_tests
 from experiments.tuning_study import ROUND
+from experiments.tuning_trials import MEASURED, Task
 from tests.experiments.inline_executor import InlineExecutor
 
 OPTIONS = [
@@ -34,9 +39,41 @@ FILES = {
 }
 
 
+def pretended(task: Task) -> dict[str, np.ndarray]:
+    """Calls in which a shallow back-off brings quality everywhere, and freezes to slow networks."""
+    names, classes = [], []
+    for name in task.networks.classes:
+        each = -(-task.networks.count // len(task.networks.classes))
+        names += [f"{task.networks.split}-{name}-{i}" for i in range(each)]
+        classes += [name] * each
+    noise = np.array([sum(map(ord, name)) % 7 / 100.0 for name in names])
+    factor = task.overrides.get("gcc.decrease_factor", 0.85)
+    columns = {name: np.zeros(len(names)) for name in MEASURED}
+    columns["video_mos"] = 2.0 + factor + noise
+    columns["call_score"] = 1.5 + factor + noise
+    columns["freeze_ratio"] = (
+        0.1 + noise + 0.1 * factor * np.array([name == "cellular-low" for name in classes])
+    )
+    columns["one_way_delay_ms_p95"] = 100.0 + 100.0 * noise
+    once = {
+        "network": np.array(names),
+        "network_type": np.array(classes),
+        "seed": np.zeros(len(names), dtype=np.int64),
+        "network_class": np.array(classes),
+        **columns,
+    }
+    return {
+        name: np.concatenate([column] * len(task.seeds))
+        if name != "seed"
+        else np.repeat(np.array(task.seeds), len(names))
+        for name, column in once.items()
+    }
+
+
 def run(out: Path, *options: str, executor: InlineExecutor | None = None) -> int:
+    executor = executor or InlineExecutor(play=pretended)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "make_executor", lambda *_, **__: executor or InlineExecutor())
+        patch.setattr(tune, "make_executor", lambda *_, **__: executor)
         return tune.main([*OPTIONS, "--out", str(out), *options])
 
 
@@ -113,7 +150,7 @@ def test_test_calls_are_read_back_as_they_were_written(tuned: Path):
 
 def test_the_same_inputs_give_the_same_bytes_whatever_the_workers(tmp_path: Path):
     for name, seed in (("first", None), ("second", 3)):
-        executor = InlineExecutor(shuffle_seed=seed)
+        executor = InlineExecutor(play=pretended, shuffle_seed=seed)
         assert run(tmp_path / name, "--targets", "wifi", executor=executor) == 0
     for name in ("configuration.json", "plan.json", "trials.csv", "results.csv", "test_calls.csv"):
         first, second = (
@@ -130,7 +167,7 @@ def test_the_same_folder_with_other_networks_is_refused(
 
 
 def test_an_interrupted_command_ends_as_such_and_its_executor_is_closed(tmp_path: Path):
-    executor = InlineExecutor(interrupt_after=4)
+    executor = InlineExecutor(play=pretended, interrupt_after=4)
     assert run(tmp_path / "cut", "--targets", "wifi", executor=executor) == 130
     assert executor.is_closed
 
@@ -160,13 +197,18 @@ def test_quick_never_makes_anything_larger():
 # --- The picture ----------------------------------------------------------------------------------
 
 
-def test_the_picture_comes_with_its_text(tuned: Path, tmp_path: Path):
+def test_the_picture_comes_with_its_text(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tradeoff, "play", pretended)
     out = tmp_path / "tradeoff.png"
     assert tradeoff.main([str(tuned), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "tradeoff.txt").read_text()
     assert f"{ROUND - 1} global trials against the default" in text
     assert "On test networks, per-type against the default" in text
+    # Every trial pays for quality with freezes in this world.
+    assert "+1.00. A global change that helps the one tends to cost the other." in text
 
 
 def test_a_picture_that_exists_stays(tuned: Path, tmp_path: Path):
