@@ -22,6 +22,9 @@ PANEL_IN = (3.7, 3.1)
 #: corner. Ours.
 SHOWN_SHARE = 0.9
 
+#: Horizontal and vertical coordinates.
+_Points = tuple[list[float], list[float]]
+
 
 def pareto_picture(
     finished: Mapping[str, Sequence[Finished]], choices: Mapping[str, Choice]
@@ -68,7 +71,8 @@ def _front(panel: Axes, trials: Sequence[Finished], choice: Choice | None) -> No
     if choice is not None:
         chosen = [trials[choice.trial]]
         panel.scatter(*points(chosen), marker="*", s=130, c=VERMILION, label="chosen", zorder=5)
-    _limit_view(panel, *points(trials))
+    kept = [trials[0], trials[0 if choice is None else choice.trial]]
+    _limit_view(panel, points(trials), points(kept))
 
 
 def points(trials: Sequence[Finished]) -> tuple[list[float], list[float]]:
@@ -79,13 +83,14 @@ def points(trials: Sequence[Finished]) -> tuple[list[float], list[float]]:
     )
 
 
-def _limit_view(panel: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Show the first point (the default) and most of the others: the worst are left out."""
-    worst_x = max(float(np.quantile(xs, SHOWN_SHARE)), xs[0])
-    worst_y = min(float(np.quantile(ys, 1.0 - SHOWN_SHARE)), ys[0])
+def _limit_view(panel: Axes, all_points: _Points, kept: _Points) -> None:
+    """Show what must be seen (`kept`) and most of the others: the worst are left out."""
+    (xs, ys), (kept_xs, kept_ys) = all_points, kept
+    worst_x = max(float(np.quantile(xs, SHOWN_SHARE)), *kept_xs)
+    worst_y = min(float(np.quantile(ys, 1.0 - SHOWN_SHARE)), *kept_ys)
     for set_limits, low, high in (
-        (panel.set_xlim, min(xs), worst_x),
-        (panel.set_ylim, worst_y, max(ys)),
+        (panel.set_xlim, min(*xs, *kept_xs), worst_x),
+        (panel.set_ylim, worst_y, max(*ys, *kept_ys)),
     ):
         margin = 0.06 * (high - low) or 0.1
         set_limits(low - margin, high + margin)
@@ -136,8 +141,7 @@ def _searched(panel: Axes, found: Tradeoff) -> None:
         panel.scatter(
             *_xy([place]), marker=marker, s=size, c=color, edgecolors="black", label=label, zorder=5
         )
-    xs, ys = _xy([*found.trials, found.per_type])
-    _limit_view(panel, xs, ys)
+    _limit_view(panel, _xy(found.trials), _xy([found.default, found.chosen, found.per_type]))
     panel.set_title("networks of the search")
     panel.set_xlabel(f"low bandwidth: {AXES[found.reliability].label}")
     panel.set_ylabel(f"high bandwidth: {AXES[found.quality].label}")
