@@ -273,6 +273,8 @@ def read_calls(directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
 def _check_columns(directory: Path, role: str, calls: Calls) -> None:
     needed = {metric.column for metric in FIELD_METRICS.values()}
     needed |= {metric.per for metric in FIELD_METRICS.values() if metric.per is not None}
+    for metric in FIELD_METRICS.values():
+        needed |= {name for names in metric.class_columns for name in names if name is not None}
     missing = sorted((needed | {"network", "network_type", "seed"}) - set(calls))
     if missing:
         raise ArtifactError(

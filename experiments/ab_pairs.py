@@ -2,7 +2,7 @@
 
 Both arms meet the same calls, so a call is compared with itself. What is left per network are four
 sums for each metric (numerator and denominator in either arm): every value in a report, and every
-resample of it, is made of them.
+resample of it, is made of them. A metric with classes has them for each (`experiments.ab_classes`).
 """
 
 from __future__ import annotations
@@ -110,6 +110,20 @@ class PairedSums:
     def differing(self) -> int:
         """Networks on which the two arms are not the same."""
         return int((self.control != self.treatment).any(axis=1).sum())
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """What is resampled, shape (networks, columns)."""
+        return np.concatenate([self.control, self.treatment], axis=1)
+
+    def resampled(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The four sums of each resample, shape (resamples, 4), from the means of its `columns`."""
+        return means
+
+    @property
+    def note(self) -> str:
+        """What a reader has to know about them; empty for ordinary ones."""
+        return ""
 
 
 def paired_sums(pairs: PairedCalls, metric: FieldMetric) -> PairedSums:

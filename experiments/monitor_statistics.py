@@ -10,7 +10,8 @@ sender found. Two questions:
   index is above 0 even without drift, so the test decides and not the interval.
 - *Metrics*: within each type, does every metric of `bwe_env.metrics.FIELD_METRICS` still have its
   value? Relative changes as in `experiments.ab_statistics`, but unpaired: each table is resampled
-  by itself. Holm over all rows of a report.
+  by itself. Holm over all rows of a report. Quantisers are those of all frames here: another mix
+  of picture sizes is a drift, too.
 
 Networks are the unit in both: calls on one share its trace, or in the field its client.
 """
