@@ -6,7 +6,12 @@ resamples anew: the mix is estimated from the same calls, and the interval has t
 that only one arm has is left out, and the report tells how many of the frames that takes.
 
 What this does not do: within a class, the frames of the two arms may come from different calls. An
-arm that goes up to the next size earlier leaves the smaller one with the harder calls.
+arm that goes up to the next size earlier leaves the smaller one with the harder calls. And where
+the size follows the rate smoothly (``VideoConfig.picture_size="smooth"``), size and quantiser are
+two functions of one rate: at equal sizes there is little left to differ, and the row says little.
+
+On 40 networks whose arms have 20 and 60 % small pictures and no other difference, p < 0.05 came in
+8 % of 1,000 experiments (see tests/experiments/test_ab_classes.py).
 """
 
 from __future__ import annotations
