@@ -47,7 +47,7 @@ class BuildSizes:
 
     @classmethod
     def small(cls) -> BuildSizes:
-        """Some minutes of work, to see that everything fits together; its plans are worth little."""
+        """Some minutes of work, to see that all fits together; its plans are worth little."""
         return cls(
             train=120,
             validation=40,

@@ -1,4 +1,4 @@
-"""Fetching at call set-up: what comes, what it costs, and what happens when the server misbehaves."""
+"""Fetching at call set-up: what comes, what it costs, and what a misbehaving server changes."""
 
 from __future__ import annotations
 
