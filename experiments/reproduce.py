@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bwe_env.errors import ConfigError, unknown_name
 from experiments.ab_arms import Arm, BaselineArm
@@ -57,6 +58,9 @@ class ReproduceConfig:
     """which: "cellular" makes two of the four tests"""
     calls: int | None = None
     """of each arm; by default as many as each test needs"""
+    split: Literal["test", "validation"] = "test"
+    """networks; validation ones for a look before test ones are played, or as the reference of
+    experiments.monitor"""
     out: Path = Path("runs/reproduce")
     """folder of everything; one that exists is gone on with"""
     small: bool = False
@@ -96,7 +100,7 @@ def reproduce(config: ReproduceConfig) -> int:
                 _test(config, plan, server, delivered, executor)
     finally:
         executor.close()
-    report_all(config.out, config.plans)
+    report_all(config.out, config.plans, split=config.split)
     print(f"{time.monotonic() - started_s:.0f} s in all; tables and figures are in {config.out}")
     return 0
 
@@ -109,7 +113,7 @@ def _test(
     name = STUDIES[plan].experiments[0]
     experiment = Experiment(
         arms=arms(plan, server.url, config.out, delivered),
-        networks=experiment_of(name).networks("test", config.num_calls(plan)),
+        networks=experiment_of(name).networks(config.split, config.num_calls(plan)),
         seeds=(0,),
         call=CALL,
     )

@@ -55,14 +55,14 @@ def verdict(row: Row) -> str:
     return {"for": AS_PUBLISHED, "against": AGAINST, "": NOT_SHOWN}[row.moves]
 
 
-def reproduced(folder: Path, experiment: PublishedExperiment) -> Reproduced:
+def reproduced(folder: Path, experiment: PublishedExperiment, *, split: str) -> Reproduced:
     """Compare the arms of a finished test.
 
     Raises:
         ArtifactError: it is not finished.
     """
     inputs = read_manifest(folder)["inputs"]
-    networks = experiment.networks("test", inputs["networks"]["count"])
+    networks = experiment.networks(split, inputs["networks"]["count"])
     of_segment = {
         network.name
         for network, is_in in zip(networks, segment(experiment, networks), strict=True)
@@ -102,10 +102,10 @@ def _rows(calls: Calls, networks: Collection[str]) -> dict[str, Any]:
     return {name: column[is_in] for name, column in calls.items()}
 
 
-def report_all(out: Path, plans: Sequence[str]) -> list[Reproduced]:
+def report_all(out: Path, plans: Sequence[str], *, split: str) -> list[Reproduced]:
     """Print and write everything about the tests of these plans."""
     found = [
-        reproduced(out / plan, experiment_of(name))
+        reproduced(out / plan, experiment_of(name), split=split)
         for plan in plans
         for name in STUDIES[plan].experiments
     ]
