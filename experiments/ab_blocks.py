@@ -42,6 +42,8 @@ from experiments.run_directory import config_to_dict, write_json
 FORMAT = "bwe-env A/B test"
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+#: The parts that arms play, in the order of every report.
+ROLES = ("control", "treatment", "placebo")
 #: Networks of a block: some seconds of work are lost at most, and models are asked for as many
 #: calls at once. Ours.
 BLOCK_NETWORKS = 64
@@ -58,7 +60,7 @@ class Experiment:
     """Which calls are played by whom."""
 
     arms: Mapping[str, Arm]
-    """by role: "control", "treatment", and "placebo" if there is one"""
+    """by role (`ROLES`); the placebo may be missing"""
     networks: Sequence[Network]
     seeds: Sequence[int]
     """every network meets each of them once per arm"""
@@ -67,8 +69,11 @@ class Experiment:
     """where the treatment is declared to move a metric, settled before the calls are played"""
 
     def __post_init__(self) -> None:
-        if not {"control", "treatment"} <= set(self.arms):
-            raise ConfigError("an A/B test needs a control and a treatment.")
+        if not {"control", "treatment"} <= set(self.arms) <= set(ROLES):
+            raise ConfigError(
+                f"arms {sorted(self.arms)}: an A/B test has a control and a treatment, and a placebo "
+                "or none."
+            )
         names = [arm.name for arm in self.arms.values()]
         if len(set(names)) < len(names):
             raise ConfigError(f"arms {names} must have different names; tell them apart by labels.")
@@ -256,7 +261,7 @@ def read_calls(directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
     inputs = read_manifest(directory)["inputs"]
     count = math.ceil(inputs["networks"]["count"] / inputs["block_networks"])
     arms = {}
-    for role in inputs["arms"]:
+    for role in (role for role in ROLES if role in inputs["arms"]):
         files = [directory / f"calls-{role}-{number:04d}.npz" for number in range(count)]
         tables = [_read_block(file) for file in files]
         known = [table for table in tables if table is not None]
