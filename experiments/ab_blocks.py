@@ -71,8 +71,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if not {"control", "treatment"} <= set(self.arms) <= set(ROLES):
             raise ConfigError(
-                f"arms {sorted(self.arms)}: an A/B test has a control and a treatment, and a placebo "
-                "or none."
+                f"arms {sorted(self.arms)}: an A/B test has a control and a treatment, and it may "
+                "have a placebo."
             )
         names = [arm.name for arm in self.arms.values()]
         if len(set(names)) < len(names):

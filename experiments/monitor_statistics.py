@@ -239,9 +239,21 @@ class Drift:
 def drifts(
     reference: Calls, now: Calls, *, resamples: int = AB_RESAMPLES, seed: int = 0
 ) -> list[Drift]:
-    """Every metric of every detected type that is frequent enough, and of all calls together."""
+    """Every metric of every detected type that is frequent enough, and of all calls together.
+
+    Raises:
+        ConfigError: a table has fewer than two networks, or with so few resamples no p-value could
+            be significant after Holm.
+    """
+    names = (ALL, *compared_types(reference, now))
+    needed = math.ceil(2.0 * len(names) * (len(FIELD_METRICS) - len(NOT_COUNTED)) / ALPHA)
+    if resamples < needed:
+        raise ConfigError(
+            f"resamples={resamples} must be at least {needed}: a report on {len(names)} groups of "
+            "calls has so many rows that Holm could find nothing with fewer."
+        )
     found: list[tuple[str, Change]] = []
-    for name in (ALL, *compared_types(reference, now)):
+    for name in names:
         tables = [_of_type(calls, name) for calls in (reference, now)]
         found += [
             (name, change) for change in unpaired_changes(*tables, resamples=resamples, seed=seed)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bwe_env.errors import ConfigError
 from bwe_env.metrics import FIELD_METRICS
 from experiments.monitor import main, read_table, verdicts
 from experiments.monitor_statistics import (
@@ -75,7 +76,7 @@ def test_a_changed_mix_is_found_and_the_shares_are_told_with_intervals() -> None
 def test_the_same_mix_is_rarely_called_drifted() -> None:
     generator = np.random.default_rng(3)
     p_values = []
-    for run in range(40):
+    for run in range(24):
         tables = []
         for _ in range(2):
             names = generator.choice(["wifi", "4G", "3G"], size=60)
@@ -85,8 +86,8 @@ def test_the_same_mix_is_rarely_called_drifted() -> None:
             }
             tables.append(table)
         p_values.append(mix_of(*tables, resamples=200, seed=run).p_value)
-    # 2 of 40 are expected below 0.05; more than 6 have a chance of 0.3 %.
-    assert sum(p < 0.05 for p in p_values) <= 6
+    # 1.2 of 24 are expected below 0.05; more than 4 have a chance of 0.6 %.
+    assert sum(p < 0.05 for p in p_values) <= 4
     assert 0.3 < np.mean(p_values) < 0.7
 
 
@@ -153,10 +154,18 @@ def test_calls_that_did_not_change_are_not_flagged() -> None:
 def test_one_drop_in_either_table_is_no_drift() -> None:
     reference, now = halves(seed=1), halves(seed=2)
     reference["dropped"][0] = 1.0
-    row = by_type(drifts(reference, now, resamples=1_000))[ALL, "connection_drop_rate"]
+    row = by_type(drifts(reference, now, resamples=2_000))[ALL, "connection_drop_rate"]
     # One event falls into either of two equal tables half of the time.
     assert row.change.p_value >= 0.5
     assert not row.is_flagged
+
+
+def test_resamples_too_few_for_the_rows_are_refused_and_as_many_as_asked_for_suffice() -> None:
+    """33 rows: 2 * 33 / 0.05 = 1,320; the least p-value is then 2 / 1,321, times 33 = 0.04996."""
+    reference, now = halves(seed=1), halves(seed=2, freeze_ratio=3.0)
+    with pytest.raises(ConfigError, match="must be at least 1320"):
+        drifts(reference, now, resamples=1_319)
+    assert by_type(drifts(reference, now, resamples=1_320))[ALL, FREEZE].is_flagged
 
 
 def test_rare_types_are_not_compared_but_named() -> None:
@@ -180,7 +189,7 @@ def test_the_command_writes_a_report_csv_and_scalars(
         write_csv(tmp_path / name / "calls.csv", table)
     logdir = tmp_path / "log"
     argv = ["--reference", str(tmp_path / "then"), "--now", str(tmp_path / "now")]
-    argv += ["--logdir", str(logdir), "--resamples", "1000", "--step", "7"]
+    argv += ["--logdir", str(logdir), "--resamples", "2000", "--step", "7"]
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert "the mix of types holds" in printed
