@@ -89,23 +89,33 @@ class AbTestConfig:
     workers: int = 0
     """processes that play, 0 for one per processor; results do not depend on it"""
 
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.workers < 0 or self.resamples < 1_000:
-            raise ConfigError(
-                f"seeds={self.seeds} must be at least 1, workers={self.workers} at least 0, "
-                f"resamples={self.resamples} at least 1000."
-            )
-        if self.analyse is None and None in (self.control, self.treatment, self.out):
-            raise ConfigError("an A/B test needs --control, --treatment and --out (or --analyse).")
-        if self.analyse is not None and (self.control or self.treatment or self.out):
-            raise ConfigError(
-                "--analyse plays nothing, so it has no --control, --treatment or --out."
-            )
-        if self.calls is not None and (self.traces or self.calls % self.seeds or self.calls < 1):
-            raise ConfigError(
-                f"calls={self.calls} must be a multiple of seeds={self.seeds}, and has no place "
-                "with --traces, which are taken whole."
-            )
+
+def check(config: AbTestConfig) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        ConfigError: they do, or one is out of range.
+    """
+    if config.seeds < 1 or config.workers < 0 or config.resamples < 1_000:
+        raise ConfigError(
+            f"seeds={config.seeds} must be at least 1, workers={config.workers} at least 0, "
+            f"resamples={config.resamples} at least 1000."
+        )
+    played = (config.control, config.treatment, config.out)
+    if config.analyse is None and None in played:
+        raise ConfigError("an A/B test needs --control, --treatment and --out (or --analyse).")
+    if config.analyse is not None and (any(played) or config.declare):
+        raise ConfigError(
+            "--analyse plays nothing, so it has no --control, --treatment or --out; and what was "
+            "not declared before the calls were played cannot be with --declare."
+        )
+    if config.calls is not None and (
+        config.traces or config.calls % config.seeds or config.calls < 1
+    ):
+        raise ConfigError(
+            f"calls={config.calls} must be a multiple of seeds={config.seeds}, and has no place "
+            "with --traces, which are taken whole."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,10 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ab_test(config: AbTestConfig) -> int:
     """Play what is missing, then analyse."""
+    check(config)
     published = read_published(Path(config.published)) if config.published else {}
     if config.analyse is not None:
-        if config.declare:
-            raise ConfigError("--declare belongs before the calls: --analyse takes none.")
         directory = Path(config.analyse)
     else:
         directory = Path(str(config.out))
