@@ -35,6 +35,7 @@ from bwe_env.metrics import FIELD_METRICS, METRICS, Better
 from bwe_env.network import Network
 from bwe_env.sim._jit import CACHE_DIRECTORY
 from experiments.ab_arms import Arm, described
+from experiments.ab_pairs import needed_columns
 from experiments.evaluation import Calls
 from experiments.networks import networks_digest
 from experiments.run_directory import config_to_dict, write_json
@@ -276,10 +277,7 @@ def read_calls(directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
 
 
 def _check_columns(directory: Path, role: str, calls: Calls) -> None:
-    needed = {metric.column for metric in FIELD_METRICS.values()}
-    needed |= {metric.per for metric in FIELD_METRICS.values() if metric.per is not None}
-    for metric in FIELD_METRICS.values():
-        needed |= {name for names in metric.class_columns for name in names if name is not None}
+    needed = needed_columns(FIELD_METRICS.values())
     missing = sorted((needed | {"network", "network_type", "seed"}) - set(calls))
     if missing:
         raise ArtifactError(

@@ -136,7 +136,7 @@ def worst_points(
     At least ``369 / networks``: events of a kind that no network had may still be as frequent.
     """
     sums = paired_sums(pairs, metric)
-    columns = np.concatenate([sums.control, sums.treatment], axis=1)
+    columns = np.concatenate([sums.control[:, 0], sums.treatment[:, 0]], axis=1)
     means = resampled_means(columns, sums.types, resamples=resamples, seed=seed)
     points = means[:, 2] / means[:, 3] - means[:, 0] / means[:, 1]
     bound = float(np.quantile(points, 1.0 - ALPHA / 2.0))

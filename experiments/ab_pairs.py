@@ -2,11 +2,12 @@
 
 Both arms meet the same calls, so a call is compared with itself. What is left per network are four
 sums for each metric (numerator and denominator in either arm): every value in a report, and every
-resample of it, is made of them. A metric with classes has them for each (`experiments.ab_classes`).
+resample of it, is made of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ class PairedSums:
     types: NDArray[Any]
     """network type, shape (networks,)"""
     control: NDArray[np.float64]
-    """sums of numerator and denominator over the network's calls, shape (networks, 2)"""
+    """sums of numerator and denominator over the network's calls for each class of things that
+    compare (`FieldMetric.classes`; most metrics have one), shape (networks, classes, 2)"""
     treatment: NDArray[np.float64]
     """the same of the treatment"""
     calls: int
@@ -109,21 +111,7 @@ class PairedSums:
     @property
     def differing(self) -> int:
         """Networks on which the two arms are not the same."""
-        return int((self.control != self.treatment).any(axis=1).sum())
-
-    @property
-    def columns(self) -> NDArray[np.float64]:
-        """What is resampled, shape (networks, columns)."""
-        return np.concatenate([self.control, self.treatment], axis=1)
-
-    def resampled(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The four sums of each resample, shape (resamples, 4), from the means of its `columns`."""
-        return means
-
-    @property
-    def note(self) -> str:
-        """What a reader has to know about them; empty for ordinary ones."""
-        return ""
+        return int((self.control != self.treatment).any(axis=(1, 2)).sum())
 
 
 def paired_sums(pairs: PairedCalls, metric: FieldMetric) -> PairedSums:
@@ -133,12 +121,12 @@ def paired_sums(pairs: PairedCalls, metric: FieldMetric) -> PairedSums:
     the denominator. A pair counts in both arms or in none.
     """
     values = {name: metric_parts(calls, metric) for name, calls in _arms(pairs)}
-    known = {name: np.isfinite(parts).all(axis=1) for name, parts in values.items()}
+    known = {name: np.isfinite(parts).all(axis=(1, 2)) for name, parts in values.items()}
     counts = known["control"] & known["treatment"]
     _, first, network = np.unique(pairs.control["network"], return_index=True, return_inverse=True)
 
     def per_network(parts: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums = np.zeros((len(first), 2))
+        sums = np.zeros((len(first), *parts.shape[1:]))
         np.add.at(sums, network[counts], parts[counts])
         return sums
 
@@ -157,7 +145,16 @@ def _arms(pairs: PairedCalls) -> tuple[tuple[str, Calls], ...]:
 
 
 def metric_parts(calls: Calls, metric: FieldMetric) -> NDArray[np.float64]:
-    """Numerator and denominator of every call, shape (calls, 2)."""
-    above = metric.factor * np.asarray(calls[metric.column], dtype=np.float64)
-    below = np.ones(len(above)) if metric.per is None else calls[metric.per]
-    return np.stack([above, np.asarray(below, dtype=np.float64)], axis=1)
+    """Numerator and denominator of every call and class, shape (calls, classes, 2)."""
+    classes = []
+    for column, per in metric.class_columns:
+        above = metric.factor * np.asarray(calls[column], dtype=np.float64)
+        below = np.ones(len(above)) if per is None else calls[per]
+        classes.append(np.stack([above, np.asarray(below, dtype=np.float64)], axis=1))
+    return np.stack(classes, axis=1)
+
+
+def needed_columns(metrics: Iterable[FieldMetric]) -> set[str]:
+    """Columns that these metrics are made of."""
+    pairs = [pair for metric in metrics for pair in metric.class_columns]
+    return {name for pair in pairs for name in pair if name is not None}

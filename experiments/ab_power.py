@@ -2,7 +2,7 @@
 
 On the scale of ``log(treatment / control)`` an estimate is nearly normal; its standard error is
 that of the bootstrap and falls with the square root of the number of networks. The two-sided test
-is at 5 %, for one row by itself; Holm's strictest step over 12 rows takes 1.75 times the networks.
+is at 5 %, for one row by itself; Holm's strictest step over 12 rows takes 1.7 times the networks.
 
 The power at the *observed* effect is a restatement of the p-value and no evidence of its own: it
 serves to plan the next experiment. What this one could see is the detectable change.

@@ -1,9 +1,11 @@
 """What a paired A/B test says: relative changes, their intervals and p-values, guards, a verdict.
 
 The value of an arm is that of `bwe_env.metrics.FIELD_METRICS` over all scheduled calls (a ratio of
-sums, or a mean), and the change is ``100 * (treatment / control - 1)`` percent. A metric of things
-in classes, as quantisers of pictures of several sizes, has for either arm the value at the same mix
-of classes (`experiments.ab_classes`).
+sums, or a mean), and the change is ``100 * (treatment / control - 1)`` percent.
+
+**Equal classes.** `avg_sender_video_qp` is compared at equal picture sizes: both arms are weighted
+to the same mix of them (`bwe_env.metrics.at_equal_classes`), in every resample anew. Its two values
+are those at that mix.
 
 **Interval.** Networks are the unit: whole networks are resampled within their type by the bootstrap
 of `experiments.stats`, with both arms' calls on them. An interval holds the middle 95 % of the
@@ -32,23 +34,21 @@ so and nothing is divided.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError, unknown_name
-from bwe_env.metrics import FIELD_METRICS, Better, FieldMetric
-from experiments.ab_classes import sums_of
-from experiments.ab_pairs import PairedCalls
+from bwe_env.metrics import FIELD_METRICS, Better, FieldMetric, at_equal_classes
+from experiments.ab_pairs import PairedCalls, paired_sums
 from experiments.stats import resampled_means
 
-#: Resamples per report. The strictest step of Holm over 12 rows is p = 0.0042, that is 42 resamples
-#: in the smaller tail: from seed to seed, such a p-value scatters by 15 %. Ours.
+#: Resamples per report. The strictest step of Holm over 12 rows is p = 0.0042, that is 41 resamples
+#: in the smaller tail: from seed to seed, such a p-value scatters by 16 %. Ours.
 AB_RESAMPLES = 20_000
 #: Of the intervals, and what the adjusted p-value must be below.
 LEVEL = 0.95
@@ -134,7 +134,7 @@ class Sums(Protocol):
 
     @property
     def control(self) -> NDArray[np.float64]:
-        """Sums of numerator and denominator over each network's calls, shape (networks, 2)."""
+        """Sums over each network's calls, shape (networks, classes, 2); see `PairedSums`."""
 
     @property
     def treatment(self) -> NDArray[np.float64]:
@@ -177,39 +177,60 @@ def changes(
     Raises:
         ConfigError: fewer than two networks.
     """
-    sums = [sums_of(pairs, metric) for metric in metrics]
-    parts = [s.columns for s in sums]
-    means = resampled_means(
-        np.concatenate(parts, axis=1), sums[0].types, resamples=resamples, seed=seed
-    )
-    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    sums = [paired_sums(pairs, metric) for metric in metrics]
+    drawn = [
+        resampled_sums([getattr(s, arm) for s in sums], sums[0].types, resamples, seed)
+        for arm in ("control", "treatment")  # the same seed: the same networks
+    ]
     return [
-        _noted(change_from(metric, s, s.resampled(part)), s.note)
-        for metric, s, part in zip(metrics, sums, np.split(means, ends, axis=1), strict=True)
+        change_from(metric, *parts) for metric, *parts in zip(metrics, sums, *drawn, strict=True)
     ]
 
 
-def _noted(change: Change, note: str) -> Change:
-    """The change, with one more note if there is any."""
-    notes = [part for part in (change.note, note) if part]
-    return dataclasses.replace(change, note="; ".join(notes))
+def resampled_sums(
+    sums: Sequence[NDArray[np.float64]], types: NDArray[Any], resamples: int, seed: int
+) -> list[NDArray[np.float64]]:
+    """Means over networks of sums of shape (networks, classes, 2): (resamples, classes, 2) each."""
+    flat = [part.reshape(len(part), -1) for part in sums]
+    means = resampled_means(np.concatenate(flat, axis=1), types, resamples=resamples, seed=seed)
+    ends = np.cumsum([part.shape[1] for part in flat])
+    pieces = np.split(means, ends[:-1], axis=1)
+    return [piece.reshape(resamples, -1, 2) for piece in pieces]
 
 
-def _value(sums: NDArray[np.float64]) -> float:
-    above, below = sums.sum(axis=0)
+def at_one_mix(
+    control: NDArray[np.float64], treatment: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numerator and denominator of both arms, shape (..., 2), from sums of (..., classes, 2)."""
+    if control.shape[-2] == 1:
+        return control[..., 0, :], treatment[..., 0, :]
+    equal = at_equal_classes(control, treatment)
+    return equal.control, equal.treatment
+
+
+def _value(parts: NDArray[np.float64]) -> float:
+    above, below = parts
     return float(above / below) if below > 0.0 else math.nan
 
 
-def change_from(metric: FieldMetric, sums: Sums, means: NDArray[np.float64]) -> Change:
+def change_from(
+    metric: FieldMetric,
+    sums: Sums,
+    control_means: NDArray[np.float64],
+    treatment_means: NDArray[np.float64],
+) -> Change:
     """The change of one metric.
 
     Args:
-        means: of its resamples, as `resampled_ratios` takes them.
+        control_means: of the control's sums in every resample, shape (resamples, classes, 2).
+        treatment_means: the same of the treatment.
     """
-    control, treatment = _value(sums.control), _value(sums.treatment)
+    totals = at_one_mix(sums.control.sum(axis=0), sums.treatment.sum(axis=0))
+    control, treatment = (_value(parts) for parts in totals)
     low, high, p_value, log_se, ratio = math.nan, math.nan, 1.0, math.nan, math.nan
     if control > 0.0 and math.isfinite(treatment):
         ratio = treatment / control
+        means = np.concatenate(at_one_mix(control_means, treatment_means), axis=1)
         resampled = resampled_ratios(means)
         low, high = _interval(resampled, sums)
         p_value = max(two_sided_p(resampled), sums.least_p)
@@ -242,7 +263,7 @@ def _note(control: float, sums: Sums) -> str:
     if math.isnan(control):
         notes.append("no call has a value")
     elif control == 0.0:
-        treated = np.count_nonzero(sums.treatment[:, 0])
+        treated = _networks_with_any(sums.treatment)
         notes.append(
             f"undefined: the control has none; the treatment has some on {treated} networks"
         )
@@ -250,7 +271,7 @@ def _note(control: float, sums: Sums) -> str:
         notes.append("the arms are the same on every network")
     elif _is_too_few(sums):
         notes.append(f"only {sums.differing} networks say anything: too few for an interval")
-    elif not sums.treatment[:, 0].any():
+    elif _networks_with_any(sums.treatment) == 0:
         notes.append("the treatment has none; upper end by the rule of three")
     left_out = sums.undefined_control + sums.undefined_treatment
     if left_out:
@@ -258,6 +279,11 @@ def _note(control: float, sums: Sums) -> str:
             f"{left_out} left out as undefined, {sums.undefined_treatment} for the treatment"
         )
     return "; ".join(notes)
+
+
+def _networks_with_any(sums: NDArray[np.float64]) -> int:
+    """Networks whose numerator is not 0."""
+    return int(sums[..., 0].any(axis=1).sum())
 
 
 def _is_too_few(sums: Sums) -> bool:
@@ -296,10 +322,10 @@ def _interval(ratios: NDArray[np.float64], sums: Sums) -> tuple[float, float]:
     # An order statistic, as interpolation between infinite ratios is undefined.
     ends = np.quantile(ratios, [ALPHA / 2.0, 1.0 - ALPHA / 2.0], method="inverted_cdf")
     low, high = (float(end) for end in ends)
-    if not sums.treatment[:, 0].any():
+    if _networks_with_any(sums.treatment) == 0:
         # No resample has an event that no network had. As many as can stay unseen would be this
         # share of the control's, counted in networks that have any.
-        high = UNSEEN_EVENTS / np.count_nonzero(sums.control[:, 0])
+        high = UNSEEN_EVENTS / _networks_with_any(sums.control)
     return low, high
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from bwe_env.errors import ArtifactError, ConfigError
 from bwe_env.metrics import FIELD_METRICS
 from experiments.ab_blocks import MANIFEST_FILE, read_calls
+from experiments.ab_pairs import needed_columns
 from experiments.ab_statistics import AB_RESAMPLES
 from experiments.ab_tables import change_text, number, p_text
 from experiments.cli import run_command
@@ -101,9 +102,7 @@ def read_table(directory: Path, arm: str) -> dict[str, NDArray[Any]]:
         calls = arms[arm]
     else:
         calls = _read_csv(directory / "calls.csv")
-    needed = {"network", "network_type", "detected_type"}
-    for metric in FIELD_METRICS.values():
-        needed |= {metric.column, metric.per or metric.column}
+    needed = {"network", "network_type", "detected_type"} | needed_columns(FIELD_METRICS.values())
     if missing := sorted(needed - set(calls)):
         raise ArtifactError(
             f"{directory}: the calls have no columns {', '.join(missing)}. Monitoring needs the "

@@ -10,8 +10,7 @@ sender found. Two questions:
   index is above 0 even without drift, so the test decides and not the interval.
 - *Metrics*: within each type, does every metric of `bwe_env.metrics.FIELD_METRICS` still have its
   value? Relative changes as in `experiments.ab_statistics`, but unpaired: each table is resampled
-  by itself. Holm over all rows of a report. Quantisers are those of all frames here: another mix
-  of picture sizes is a drift, too.
+  by itself. Holm over all rows of a report.
 
 Networks are the unit in both: calls on one share its trace, or in the field its client.
 """
@@ -29,7 +28,15 @@ from numpy.typing import NDArray
 from bwe_env.errors import ConfigError
 from bwe_env.metrics import FIELD_METRICS, FieldMetric
 from experiments.ab_pairs import metric_parts
-from experiments.ab_statistics import AB_RESAMPLES, ALPHA, NOT_COUNTED, Change, change_from, holm
+from experiments.ab_statistics import (
+    AB_RESAMPLES,
+    ALPHA,
+    NOT_COUNTED,
+    Change,
+    change_from,
+    holm,
+    resampled_sums,
+)
 from experiments.evaluation import Calls, select
 from experiments.stats import Interval, resampled_means
 
@@ -210,7 +217,7 @@ class UnpairedSums:
     @property
     def differing(self) -> int:
         """Networks on which there is anything."""
-        return sum(int(np.count_nonzero(part[:, 0])) for part in (self.control, self.treatment))
+        return sum(int(p[..., 0].any(axis=1).sum()) for p in (self.control, self.treatment))
 
     @property
     def least_p(self) -> float:
@@ -296,22 +303,22 @@ def unpaired_changes(
     """
     metrics = tuple(FIELD_METRICS.values())
     tables = [_network_sums(calls, metrics) for calls in (reference, now)]
-    drawn = []
-    for offset, (sums, strata, _) in enumerate(tables):
-        columns = sums.reshape(len(sums), -1)
-        means = resampled_means(columns, strata, resamples=resamples, seed=seed + offset)
-        drawn.append(means.reshape(resamples, len(metrics), 2))
+    drawn = [
+        resampled_sums(sums, types, resamples, seed + offset)
+        for offset, (sums, types, _) in enumerate(tables)
+    ]
     return [
         change_from(
             metric,
             UnpairedSums(
-                control=tables[0][0][:, i],
-                treatment=tables[1][0][:, i],
+                control=tables[0][0][i],
+                treatment=tables[1][0][i],
                 calls=len(reference["network"]) + len(now["network"]),
-                undefined_control=int(tables[0][2][i]),
-                undefined_treatment=int(tables[1][2][i]),
+                undefined_control=tables[0][2][i],
+                undefined_treatment=tables[1][2][i],
             ),
-            np.concatenate([drawn[0][:, i], drawn[1][:, i]], axis=1),
+            drawn[0][i],
+            drawn[1][i],
         )
         for i, metric in enumerate(metrics)
     ]
@@ -319,16 +326,16 @@ def unpaired_changes(
 
 def _network_sums(
     calls: Calls, metrics: Sequence[FieldMetric]
-) -> tuple[NDArray[np.float64], NDArray[Any], list[int]]:
-    """Sums per network of shape (networks, metrics, 2), network types, undefined calls."""
+) -> tuple[list[NDArray[np.float64]], NDArray[Any], list[int]]:
+    """Sums per network of shape (networks, classes, 2) for each metric, types, undefined calls."""
     _, first, network = np.unique(calls["network"], return_index=True, return_inverse=True)
     if len(first) < 2:
         raise ConfigError(f"{len(first)} network has no spread; give calls on at least 2.")
-    sums = np.zeros((len(first), len(metrics), 2))
-    undefined = []
-    for i, metric in enumerate(metrics):
+    sums, undefined = [], []
+    for metric in metrics:
         parts = metric_parts(calls, metric)
-        known = np.isfinite(parts).all(axis=1)
-        np.add.at(sums[:, i], network[known], parts[known])
+        known = np.isfinite(parts).all(axis=(1, 2))
+        sums.append(np.zeros((len(first), *parts.shape[1:])))
+        np.add.at(sums[-1], network[known], parts[known])
         undefined.append(int((~known).sum()))
     return sums, np.asarray(calls["network_type"], dtype=str)[first], undefined

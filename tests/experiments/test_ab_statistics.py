@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bwe_env.errors import ConfigError, UnknownNameError
-from bwe_env.metrics import FIELD_METRICS
+from bwe_env.metrics import FIELD_METRICS, PICTURE_CLASSES
 from experiments.ab_pairs import pair, paired_sums
 from experiments.ab_statistics import (
     NOT_COUNTED,
@@ -27,7 +27,7 @@ from tests.experiments.ab_calls import Table, calls_table, noisy_table
 
 FREEZE = FIELD_METRICS["peer_video_freeze_percentage"]
 DROPS = FIELD_METRICS["connection_drop_rate"]
-NOT_READY = FIELD_METRICS["transport_not_ready_pct"]
+QP = "avg_sender_video_qp"
 
 
 def change(control: Calls, treatment: Calls, metric: str, *, resamples: int = 2_000) -> Change:
@@ -83,8 +83,8 @@ def test_a_pair_counts_in_both_arms_or_in_none() -> None:
     metric = FIELD_METRICS["last_minute_quality_regression_v1"]
     sums = paired_sums(pair(control, treatment), metric)
     assert (sums.calls, sums.undefined_control, sums.undefined_treatment) == (2, 1, 1)
-    assert sums.control.sum(axis=0).tolist() == [100.0, 2.0]
-    assert sums.treatment.sum(axis=0).tolist() == [200.0, 2.0]
+    assert sums.control.sum(axis=0).tolist() == [[100.0, 2.0]]
+    assert sums.treatment.sum(axis=0).tolist() == [[200.0, 2.0]]
     found = change(control, treatment, metric.name)
     assert "2 left out as undefined, 1 for the treatment" in found.note
 
@@ -115,7 +115,7 @@ def test_all_resamples_of_four_networks_enumerated_by_hand_give_the_same_ends() 
         table["network_type"][:] = "5G"
     pairs = pair(control, treatment)
     sums = paired_sums(pairs, FREEZE)
-    columns = np.concatenate([sums.control, sums.treatment], axis=1)
+    columns = np.concatenate([sums.control[:, 0], sums.treatment[:, 0]], axis=1)
     means = resampled_means(columns, sums.types, resamples=40_000)
     sampled = resampled_ratios(means)
     x, y = control["freeze_ratio"], treatment["freeze_ratio"]
@@ -160,6 +160,27 @@ def test_a_resample_without_events_counts_as_no_change_and_one_without_control_a
     assert ratios.tolist() == [1.0, math.inf, 0.5]
     assert two_sided_p(ratios) == 1.0
     assert two_sided_p(np.full(99, 0.5)) == 0.02
+
+
+def test_quantisers_are_compared_at_the_same_mix_of_picture_sizes() -> None:
+    """30 and 60 in 1 small and 3 large pictures against 40 and 70 in 3 and 1: 10 more in either.
+
+    At 4 small and 4 large of 8 pictures: 45 and 55, though the means of all are 52.5 and 47.5.
+    """
+    small, large = PICTURE_CLASSES[0], PICTURE_CLASSES[-1]
+    none = {f"{c}_{p}": 0.0 for c in ("video_qp_sum", "frames_encoded") for p in PICTURE_CLASSES}
+
+    def table(frames: tuple[float, float], qp: tuple[float, float]) -> Table:
+        columns = dict(none)
+        for name, count, mean in zip((small, large), frames, qp, strict=True):
+            columns |= {f"frames_encoded_{name}": count, f"video_qp_sum_{name}": count * mean}
+        return calls_table(8, **columns)
+
+    found = change(table((1.0, 3.0), (30.0, 60.0)), table((3.0, 1.0), (40.0, 70.0)), QP)
+    assert (found.control, found.treatment) == (pytest.approx(45.0), pytest.approx(55.0))
+    assert found.change_pct == pytest.approx(100.0 * 10.0 / 45.0)
+    # Every network is the same, so the mix moves in no resample.
+    assert found.low_pct == pytest.approx(found.change_pct) == pytest.approx(found.high_pct)
 
 
 # --- Rare events ----------------------------------------------------------------------------------

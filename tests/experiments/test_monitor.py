@@ -161,11 +161,11 @@ def test_one_drop_in_either_table_is_no_drift() -> None:
 
 
 def test_resamples_too_few_for_the_rows_are_refused_and_as_many_as_asked_for_suffice() -> None:
-    """33 rows: 2 * 33 / 0.05 = 1,320; the least p-value is then 2 / 1,321, times 33 = 0.04996."""
+    """36 rows: 2 * 36 / 0.05 = 1,440; the least p-value is then 2 / 1,441, times 36 = 0.04997."""
     reference, now = halves(seed=1), halves(seed=2, freeze_ratio=3.0)
-    with pytest.raises(ConfigError, match="must be at least 1320"):
-        drifts(reference, now, resamples=1_319)
-    assert by_type(drifts(reference, now, resamples=1_320))[ALL, FREEZE].is_flagged
+    with pytest.raises(ConfigError, match="must be at least 1440"):
+        drifts(reference, now, resamples=1_439)
+    assert by_type(drifts(reference, now, resamples=1_440))[ALL, FREEZE].is_flagged
 
 
 def test_rare_types_are_not_compared_but_named() -> None:
