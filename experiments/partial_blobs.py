@@ -11,24 +11,19 @@ from pathlib import Path
 
 from experiments.manifest import Chunk
 from experiments.refusals import ArtifactRefused
-from experiments.store_files import replace_with, write_temporary
+from experiments.store_blobs import BlobStore
 
 
 class PartialBlobs:
-    """A folder of beginnings, named by the digest of the whole. Processes may share it.
+    """A folder of beginnings in a store, named by the digest of the whole. Processes may share it.
 
     What is in it is not trusted: the whole has to have the digest in the end.
     """
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
-        """Prepare.
-
-        Args:
-            folder: of the beginnings; made when there is the first one.
-            temporary: a folder of the same file system to write in.
-        """
-        self._folder = folder
-        self._temporary = temporary
+    def __init__(self, store: BlobStore) -> None:
+        """Prepare; the folder is made when there is the first beginning."""
+        self._store = store
+        self._folder = store.root / "partial"
 
     def load(self, chunk: Chunk) -> bytes:
         """What there is of a blob: less than the whole, often nothing."""
@@ -42,12 +37,19 @@ class PartialBlobs:
         """Keep a beginning. That it cannot be kept is no reason to fail: the refusal is logged."""
         if begun:
             with contextlib.suppress(ArtifactRefused):
-                replace_with(write_temporary(self._temporary, begun), self._path(chunk))
+                self._store.write(self._path(chunk), begun)
 
     def drop(self, chunk: Chunk) -> None:
         """Forget a beginning."""
         with contextlib.suppress(OSError):
             self._path(chunk).unlink()
+
+    def drop_older(self, oldest_s: float) -> None:
+        """Forget the beginnings from before this time, in seconds since the epoch."""
+        for path in self._folder.glob("*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime <= oldest_s:
+                    path.unlink()
 
     def _path(self, chunk: Chunk) -> Path:
         return self._folder / chunk.digest

@@ -50,6 +50,7 @@ class ReferenceWatcher:
         self._kind = kind
         self._newest = client.fetch(reference, kind=kind, built_in=built_in)
         self._remote: RemoteStore | None = None
+        self._has_heard = False
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {reference}", daemon=True)
         self._thread.start()
@@ -73,14 +74,16 @@ class ReferenceWatcher:
 
     def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
+        is_news = True
         while not self._is_closed.is_set():
-            before = self._newest
+            self._has_heard = False
             try:
                 self._follow()
             except Exception as error:
-                self._report(error, is_first=pause_s == FIRST_PAUSE_S)
-            pause_s = FIRST_PAUSE_S if self._newest is not before else 2 * pause_s
-            self._is_closed.wait(min(pause_s, LONGEST_PAUSE_S))
+                self._report(error, is_news=is_news or self._has_heard)
+            is_news = False
+            pause_s = FIRST_PAUSE_S if self._has_heard else min(2 * pause_s, LONGEST_PAUSE_S)
+            self._is_closed.wait(pause_s)
 
     def _follow(self) -> None:
         """Take every version that the server tells of, until it stops.
@@ -94,19 +97,20 @@ class ReferenceWatcher:
                 return
             with contextlib.closing(remote.follow(self._reference)) as digests:
                 for digest in digests:
+                    self._has_heard = True
                     if self._is_closed.is_set():
                         return
                     if digest != self._newest.digest or self._newest.source != "server":
                         self._newest = self._client.pull(self._reference, kind=self._kind)
                         _LOG.info("reference %r: now %s", self._reference, self._newest.digest)
 
-    def _report(self, error: Exception, *, is_first: bool) -> None:
+    def _report(self, error: Exception, *, is_news: bool) -> None:
         """One warning when the server goes, not one for every attempt to find it again."""
         if self._is_closed.is_set():
             return
         if not isinstance(error, BweEnvError):
             _LOG.error("reference %r: following failed", self._reference, exc_info=error)
-        elif is_first or not isinstance(error, ServerAwayError):
+        elif is_news or not isinstance(error, ServerAwayError):
             _LOG.warning(
                 "reference %r: keeping %s, because %s",
                 self._reference,

@@ -72,7 +72,7 @@ class Deadline:
         """
         left_s = self._end_s - time.monotonic()
         if left_s <= 0 or self._is_cancelled.is_set():
-            raise ServerAwayError("the time that was given for it is up")
+            raise ServerAwayError("there is no time left for it")
         return left_s
 
 

