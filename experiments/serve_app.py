@@ -252,6 +252,8 @@ class StoreRoutes:
     async def read_blobs(self, request: Request) -> Response:
         """Many blobs in one answer: their lengths are in the manifest that names them."""
         digests = await self._digests(request)
+        if len(set(digests)) < len(digests):
+            raise RequestRefused(400, "ask for each blob once; a file may need it more often.")
         lacking = await run_in_threadpool(self._lacking, digests)
         if lacking:
             message = f"{len(lacking)} of {len(digests)} blobs are not here, first {lacking[0]}."

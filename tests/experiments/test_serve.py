@@ -26,7 +26,7 @@ from experiments.manifest import MAX_BLOB_BYTES, digest_of
 from experiments.serve import TOKEN_VARIABLE, ServeConfig, listen, main, read_token
 from experiments.serve_app import ServeLimits
 from experiments.serve_protocol import PunctualProtocol
-from tests.experiments.store_server import TOKEN, add_model, serving
+from tests.experiments.store_server import TOKEN, add_model, serving, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = ServeLimits(max_digests=40, body_timeout_s=1.0)
@@ -218,13 +218,6 @@ def test_nonsense_gets_a_4xx_with_a_message_and_one_log_line_and_changes_nothing
     assert "\n" not in log.lines[0]
     assert TOKEN not in log.lines[0]
     assert content_of(store) == before
-
-
-def wait_for(holds: object, timeout_s: float = 10.0) -> None:
-    """Until a condition holds; the assertion after it says what was wrong."""
-    end_s = time.monotonic() + timeout_s
-    while not holds() and time.monotonic() < end_s:  # type: ignore[operator]
-        time.sleep(0.01)
 
 
 #: A path as bytes that h11 takes for one.

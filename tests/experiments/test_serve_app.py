@@ -96,6 +96,8 @@ def test_many_blobs_come_in_one_answer_in_the_order_asked(
     answer = client.post("/blobs", json={"digests": digests})
     assert answer.content == b"".join(store.read_blob(digest) for digest in digests)
     assert answer.headers["Content-Length"] == str(len(answer.content))
+    twice = client.post("/blobs", json={"digests": digests[:1] * 2})
+    assert twice.status_code == 400  # a short question must not have an answer without end
     missing = client.post("/blobs", json={"digests": [*digests, "0" * 64]})
     assert missing.status_code == 404
     assert "0" * 64 in missing.json()["error"]
@@ -188,9 +190,9 @@ def test_a_manifest_that_breaks_a_rule_is_refused_with_the_rule(
         answer = client.put(f"/manifests/{digest_of(data)}", content=data, headers=WRITER)
         assert answer.status_code == 422
         assert rule in answer.json()["error"]
-    escaping = [content["members"][0] | {"path": "../escaped"}]
-    data = json.dumps(content | {"members": escaping}, sort_keys=True, separators=(",", ":"))
-    answer = client.put(f"/manifests/{digest_of(data.encode())}", content=data, headers=WRITER)
+    escaping = content | {"members": [content["members"][0] | {"path": "../escaped"}]}
+    data = json.dumps(escaping, sort_keys=True, separators=(",", ":")).encode()
+    answer = client.put(f"/manifests/{digest_of(data)}", content=data, headers=WRITER)
     assert answer.status_code == 422
     assert store.manifests() == [artifact]
 
