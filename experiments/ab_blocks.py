@@ -61,7 +61,7 @@ class Experiment:
     """Which calls are played by whom."""
 
     arms: Mapping[str, Arm]
-    """by role (`ROLES`); the placebo may be missing"""
+    """by role: those of `ROLES`, of which the placebo may be missing, and further ones"""
     networks: Sequence[Network]
     seeds: Sequence[int]
     """every network meets each of them once per arm"""
@@ -70,10 +70,10 @@ class Experiment:
     """where the treatment is declared to move a metric, settled before the calls are played"""
 
     def __post_init__(self) -> None:
-        if not {"control", "treatment"} <= set(self.arms) <= set(ROLES):
+        if not {"control", "treatment"} <= set(self.arms):
             raise ConfigError(
                 f"arms {sorted(self.arms)}: an A/B test has a control and a treatment, and it may "
-                "have a placebo."
+                "have a placebo and further arms."
             )
         names = [arm.name for arm in self.arms.values()]
         if len(set(names)) < len(names):
@@ -262,7 +262,8 @@ def read_calls(directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
     inputs = read_manifest(directory)["inputs"]
     count = math.ceil(inputs["networks"]["count"] / inputs["block_networks"])
     arms = {}
-    for role in (role for role in ROLES if role in inputs["arms"]):
+    known = [role for role in ROLES if role in inputs["arms"]]
+    for role in (*known, *sorted(set(inputs["arms"]) - set(ROLES))):
         files = [directory / f"calls-{role}-{number:04d}.npz" for number in range(count)]
         tables = [_read_block(file) for file in files]
         known = [table for table in tables if table is not None]
