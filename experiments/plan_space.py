@@ -138,10 +138,10 @@ SPACES: dict[str, PlanSpace] = {
             _knob("random_loss", "hold_s", low=1.0, high=20.0),
         ),
     ),
-    # Slow cellular links yield to every sign of a queue; fast ones ramp up by hundreds of kbps per
-    # second, which a slow one would drown in.
+    # Slow cellular links yield to every sign of a queue, if need be by dropping frames; fast ones
+    # keep their frames, and ramp up by hundreds of kbps per second, which a slow one would drown in.
     "cellular": PlanSpace(
-        fixed={},
+        fixed={(*_type("cellular-high"), "gcc.cwnd_drop_frames"): False},
         knobs=tuple(
             knob
             for name, additive in (("cellular-low", (1e3, 6e4)), ("cellular-high", (4e3, 1e6)))

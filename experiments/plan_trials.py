@@ -3,7 +3,8 @@
 A trial plays the treatment on the same calls as every other trial, keeps what the models said, and
 plays the placebo with it. It is judged by relative changes from the control, as the A/B test it is
 made for will be: what it wants to change, what must not become worse, and whether the placebo
-*breaks* a guard. A plan whose placebo breaks none does not need to know its network.
+*fails*: breaks a guard, or moves something the wrong way. A plan whose placebo does not fail does
+not need to know its network.
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class PlanOutcome:
         """The largest change to the worse of what is guarded, percent; below 0 for none."""
         changes = (self.placebo if of_placebo else self.treatment)[experiment]
         return max(sign * changes[name] for name, sign in GUARDED.items())
+
+    def least(self, experiment: str, *, of_placebo: bool = False) -> float:
+        """The smallest gain of a wanted column, percent; below 0 if one moves the wrong way."""
+        changes = (self.placebo if of_placebo else self.treatment)[experiment]
+        return min(sign * changes[name] for name, sign in WANTED[experiment].items())
 
 
 def play_plan(task: PlanTask) -> PlanOutcome:

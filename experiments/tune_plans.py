@@ -40,8 +40,10 @@ ROUND = 4
 STARTUP_TRIALS = 24
 #: A treatment's guards have to hold with so much to spare, percent: intervals have a width. Ours.
 GUARD_RESERVE_PCT = 2.0
-#: The placebo has to break one by so much, percent. Ours.
-PLACEBO_HARM_PCT = 3.0
+#: Every wanted column has to gain so much, percent. Ours.
+LEAST_GAIN_PCT = 0.3
+#: The placebo has to break a guard by so much, or to move a wanted column the wrong way. Ours.
+PLACEBO_HARM_PCT = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +184,8 @@ def _round(config: TunePlansConfig, name: str, study: Study, executor: Executor,
             trial.set_user_attr("plan", dict(plans[position]))
             trial.set_user_attr("outcome", dataclasses.asdict(outcome))
             for experiment in STUDIES[name].experiments:
-                harm = outcome.harm(experiment)
-                broken = outcome.harm(experiment, of_placebo=True)
-                trial.set_constraint(f"{experiment} guards", harm + GUARD_RESERVE_PCT)
-                trial.set_constraint(f"{experiment} placebo", PLACEBO_HARM_PCT - broken)
+                for what, lack in lacking(outcome, experiment).items():
+                    trial.set_constraint(f"{experiment} {what}", lack)
             study.tell(trial, [outcome.gain(name) for name in STUDIES[name].experiments])
 
 
@@ -214,13 +214,24 @@ def outcome_of(trial: FrozenTrial) -> PlanOutcome:
     return PlanOutcome(**trial.user_attrs["outcome"])
 
 
+def lacking(outcome: PlanOutcome, experiment: str) -> dict[str, float]:
+    """How much each constraint lacks, percent; 0 or below where it is met."""
+    failed = max(
+        outcome.harm(experiment, of_placebo=True), -outcome.least(experiment, of_placebo=True)
+    )
+    return {
+        "guards": outcome.harm(experiment) + GUARD_RESERVE_PCT,
+        "gains": LEAST_GAIN_PCT - outcome.least(experiment),
+        "placebo": PLACEBO_HARM_PCT - failed,
+    }
+
+
 def merit(outcome: PlanOutcome, experiments: Sequence[str]) -> float:
     """Gain less what constraints lack, twice; percent."""
     total = 0.0
     for name in experiments:
-        lacking = max(0.0, outcome.harm(name) + GUARD_RESERVE_PCT)
-        lacking += max(0.0, PLACEBO_HARM_PCT - outcome.harm(name, of_placebo=True))
-        total += outcome.gain(name) - 2.0 * lacking
+        lack = sum(max(0.0, value) for value in lacking(outcome, name).values())
+        total += outcome.gain(name) - 2.0 * lack
     return total
 
 
@@ -258,9 +269,10 @@ def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
     for experiment in experiments:
         its = judged[chosen]
         print(
-            f"{name}: {experiment} on validation networks: gain {its.gain(experiment):+.1f} %, "
-            f"guards {its.harm(experiment):+.1f} %, of the placebo "
-            f"{its.harm(experiment, of_placebo=True):+.1f} %",
+            f"{name}: {experiment} on validation networks: gain {its.gain(experiment):+.1f} % "
+            f"(least {its.least(experiment):+.1f}), guards {its.harm(experiment):+.1f} %; placebo: "
+            f"guards {its.harm(experiment, of_placebo=True):+.1f} %, least gain "
+            f"{its.least(experiment, of_placebo=True):+.1f} %",
             flush=True,
         )
 

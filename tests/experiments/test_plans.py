@@ -21,7 +21,13 @@ from experiments.published_experiments import (
     HIGH_BANDWIDTH_BPS,
     experiment_of,
 )
-from experiments.tune_plans import GUARD_RESERVE_PCT, PLACEBO_HARM_PCT, merit
+from experiments.tune_plans import (
+    GUARD_RESERVE_PCT,
+    LEAST_GAIN_PCT,
+    PLACEBO_HARM_PCT,
+    lacking,
+    merit,
+)
 from experiments.tuning_networks import class_of, mean_capacity_bps
 
 
@@ -88,6 +94,7 @@ def test_gain_is_the_mean_in_the_wanted_direction_and_harm_the_worst_guard() -> 
     its = outcome(7.0, -4.0, 12.0)
     assert its.gain("congestion") == pytest.approx(7.0)
     assert its.harm("congestion") == pytest.approx(-4.0)
+    assert its.least("congestion") == pytest.approx(7.0)
     assert its.harm("congestion", of_placebo=True) == pytest.approx(12.0)
 
 
@@ -100,6 +107,15 @@ def test_merit_takes_off_twice_what_guards_and_placebo_lack() -> None:
     assert merit(outcome(7.0, -GUARD_RESERVE_PCT, 0.0), ["congestion"]) == pytest.approx(
         7.0 - 2.0 * PLACEBO_HARM_PCT
     )
+
+
+def test_a_placebo_also_fails_by_moving_something_the_wrong_way() -> None:
+    its = outcome(7.0, -9.0, -9.0)
+    wrong = dataclasses.replace(
+        its, placebo={"congestion": {**its.placebo["congestion"], "call_score": -5.0}}
+    )
+    assert lacking(wrong, "congestion")["placebo"] == pytest.approx(PLACEBO_HARM_PCT - 5.0)
+    assert lacking(wrong, "congestion")["gains"] == pytest.approx(LEAST_GAIN_PCT - 7.0)
 
 
 # --- What is tested on ----------------------------------------------------------------------------
