@@ -40,7 +40,8 @@ R = TypeVar("R")
 
 CALL = CallConfig(duration_s=180.0)
 #: More than one block.
-NETWORKS = networks("test", count=BLOCK_NETWORKS + 5)
+COUNT = BLOCK_NETWORKS + 5
+NETWORKS = networks("test", count=COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def test_a_damaged_block_is_played_anew(tmp_path: Path) -> None:
     [
         ({"call": CallConfig(duration_s=240.0)}, "call.duration_s is 180.0 there and 240.0 now"),
         ({"seeds": (0,)}, r"seeds is \[0, 1\] there and \[0\] now"),
-        ({"networks": NETWORKS[:-1]}, "networks.count is 25 there and 24 now"),
+        ({"networks": NETWORKS[:-1]}, f"networks.count is {COUNT} there and {COUNT - 1} now"),
         (
             {"arms": {"control": MadeUpArm(name="plain"), "treatment": MadeUpArm(name="tuned")}},
             "arms.treatment.inputs.freeze_factor is 0.8 there and 1.0 now",
@@ -244,7 +245,7 @@ def test_results_hold_tables_numbers_calls_and_a_picture(tmp_path: Path) -> None
     results = analyse(tmp_path, published, resamples=2_000)
     write_results(tmp_path, results)
     text = " ".join((tmp_path / "results.txt").read_text().split())  # whatever lines it folds
-    assert "50 of them outlast their trace, which then repeats" in text
+    assert f"{2 * COUNT} of them outlast their trace, which then repeats" in text
     assert "guards of tuned" in text
     assert "-5.00 [-8.00, -2.00]" in text
     assert "The placebo shuffled does not win, as it must not." in text
@@ -257,7 +258,7 @@ def test_results_hold_tables_numbers_calls_and_a_picture(tmp_path: Path) -> None
     assert float(freeze["published_low_pct"]) == -8.0
     with (tmp_path / "calls.csv").open() as file:
         calls = list(csv.DictReader(file))
-    assert len(calls) == 3 * 50
+    assert len(calls) == 3 * 2 * COUNT
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
