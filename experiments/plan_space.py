@@ -139,7 +139,7 @@ SPACES: dict[str, PlanSpace] = {
         ),
     ),
     # Slow cellular links yield to every sign of a queue, if need be by dropping frames; fast ones
-    # keep their frames, and ramp up by hundreds of kbps per second, which a slow one would drown in.
+    # keep their frames, and ramp up by hundreds of kbps per second: a slow one would drown in it.
     "cellular": PlanSpace(
         fixed={(*_type("cellular-high"), "gcc.cwnd_drop_frames"): False},
         knobs=tuple(

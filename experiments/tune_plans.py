@@ -2,9 +2,9 @@
 
 Each plan (`experiments.plan_space`) is tuned for the A/B test that it is made for, on the train
 networks of that test. Objectives: the mean gain of what the test wants to change. Constraints: what
-is guarded does not become worse, and the placebo, the same plan told of other calls, breaks a guard
-(`experiments.plan_trials`). Of the best trials on train networks, the one that wins on validation
-networks is chosen; test networks are never played.
+is guarded does not become worse, nothing wanted moves the wrong way, and the placebo, the same plan
+told of other calls, fails (`experiments.plan_trials`). Of the best trials on train networks, the
+one that does best on validation networks is chosen; test networks are never played.
 
 Stopped with Ctrl-C, it goes on where it was when it is started again with the same --out.
 """
