@@ -203,7 +203,7 @@ class ServedModels:
 @contextlib.contextmanager
 def serving_models(folder: Path, *, size_bytes: int) -> Iterator[ServedModels]:
     """A server in a folder of its own."""
-    store = Store(folder / "store")
+    store = Store(folder / "store", durable=False)
     versions = [
         write_model(folder / f"version-{n}", version=n, size_bytes=size_bytes) for n in range(3)
     ]

@@ -63,7 +63,7 @@ def log() -> Iterator[LogLines]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("nonsense")
-    store = Store(folder / "store")
+    store = Store(folder / "store", durable=False)
     store.set_ref("plan", add_model(store, folder / "model", size_bytes=9_000))
     return store
 
@@ -345,7 +345,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
 ) -> None:
     assert main(["--store", str(tmp_path / "absent")]) == 2
     assert "is no store" in capsys.readouterr().err
-    Store(tmp_path / "store")
+    Store(tmp_path / "store", durable=False)
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         assert main(["--store", str(tmp_path / "store"), "--port", port]) == 2
@@ -357,7 +357,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
 def test_a_process_tells_its_address_keeps_its_token_to_itself_and_ends_in_good_order(
     tmp_path: Path,
 ) -> None:
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store", durable=False)
     digest = add_model(store, tmp_path / "model", size_bytes=9_000)
     store.set_ref("plan", digest)
     token_file = tmp_path / "token"

@@ -22,7 +22,7 @@ WRITER = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return Store(tmp_path / "store", durable=False)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_many_blobs_come_in_one_answer_in_the_order_asked(
 def test_an_artifact_sent_blob_by_blob_becomes_visible_with_its_manifest_and_not_before(
     client: httpx.Client, store: Store, tmp_path: Path
 ) -> None:
-    other = Store(tmp_path / "other")
+    other = Store(tmp_path / "other", durable=False)
     digest = add_model(other, tmp_path / "sent", size_bytes=30_000)
     data = other.manifest_bytes(digest)
     digests = [chunk.digest for chunk in other.manifest(digest).chunks()]

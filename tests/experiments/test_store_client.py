@@ -113,7 +113,7 @@ def test_an_artifact_of_another_kind_is_refused_before_its_files_are_there(
 def test_a_push_sends_what_is_lacking_once_and_names_it(
     served: ServedModels, tmp_path: Path
 ) -> None:
-    server = Store(tmp_path / "server")
+    server = Store(tmp_path / "server", durable=False)
     mine = Store(tmp_path / "mine", durable=False)
     with serving(server) as url:
         client = client_of(url, mine)

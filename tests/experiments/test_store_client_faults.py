@@ -199,7 +199,7 @@ def test_a_download_cut_half_way_goes_on_where_it_stopped(
 
 def test_a_link_that_ends_every_set_up_inside_a_blob_gets_it_in_the_end(tmp_path: Path) -> None:
     """One blob of 8 kB over connections that carry 2 kB each: only beginnings that last help."""
-    server = Store(tmp_path / "server")
+    server = Store(tmp_path / "server", durable=False)
     (tmp_path / "model").mkdir()
     content = bytes(range(256)) * 31
     (tmp_path / "model/weights.bin").write_bytes(content)
@@ -281,7 +281,7 @@ def test_with_trusted_keys_only_what_they_signed_is_used(
 
 
 def test_a_push_cut_half_way_goes_on_where_it_stopped(served: ServedModels, tmp_path: Path) -> None:
-    server = Store(tmp_path / "server")
+    server = Store(tmp_path / "server", durable=False)
     mine = Store(tmp_path / "mine", durable=False)
     digest = mine.add(served.versions[0], kind="model", architecture="network_model")
     with (
