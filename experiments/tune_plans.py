@@ -68,6 +68,8 @@ class TunePlansConfig:
     """of the search"""
     out: Path = Path("runs/plans")
     """folder of the studies and the plans; one that exists is gone on with"""
+    start_from: Path | None = None
+    """folder of another search, on fewer networks say, whose best trials are played first"""
     executor: ExecutorName = "local"
     """processes of this machine, or a Ray cluster"""
     workers: int = 0
@@ -158,11 +160,27 @@ def _search(config: TunePlansConfig, name: str, executor: Executor) -> None:
     study = open_study(config, name)
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
+    if config.start_from is not None and not study.get_trials(deepcopy=False):
+        _enqueue_best(config, config.start_from, name, study)
     done = len(complete(study))
     with tqdm(total=config.trials, initial=done, unit=" trials", desc=name, disable=None) as bar:
         while (done := len(complete(study))) < config.trials:
             _round(config, name, study, executor, done)
             bar.update(ROUND)
+
+
+def _enqueue_best(config: TunePlansConfig, folder: Path, name: str, study: Study) -> None:
+    """Ask for the best trials of another search first."""
+    import optuna
+
+    from experiments.tuning_study import open_storage
+
+    try:
+        other = optuna.load_study(study_name=name, storage=open_storage(folder / "journal.log"))
+    except KeyError as error:
+        raise ArtifactError(f"{folder} holds no search for plan {name!r}.") from error
+    for trial in best_trials(other, STUDIES[name].experiments)[: config.candidates]:
+        study.enqueue_trial(trial.params)
 
 
 def _round(config: TunePlansConfig, name: str, study: Study, executor: Executor, done: int) -> None:
@@ -235,13 +253,19 @@ def merit(outcome: PlanOutcome, experiments: Sequence[str]) -> float:
     return total
 
 
+def best_trials(study: Study, experiments: Sequence[str]) -> list[FrozenTrial]:
+    """Played trials, the best first."""
+    return sorted(
+        complete(study), key=lambda trial: merit(outcome_of(trial), experiments), reverse=True
+    )
+
+
 def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
     """Choose a plan on validation networks, and write it."""
     from experiments.published_experiments import CALL
 
     experiments = STUDIES[name].experiments
-    trials = complete(open_study(config, name))
-    trials.sort(key=lambda trial: merit(outcome_of(trial), experiments), reverse=True)
+    trials = best_trials(open_study(config, name), experiments)
     best = trials[: config.candidates]
     tasks = [
         dataclasses.replace(
