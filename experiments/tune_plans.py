@@ -39,7 +39,7 @@ ROUND = 4
 #: Trials that begin a search, at random. Ours.
 STARTUP_TRIALS = 24
 #: A treatment's guards have to hold with so much to spare, percent: intervals have a width. Ours.
-GUARD_RESERVE_PCT = 2.0
+GUARD_RESERVE_PCT = 3.0
 #: Every wanted column has to gain so much, percent. Ours.
 LEAST_GAIN_PCT = 0.3
 #: The placebo has to break a guard by so much, or to move a wanted column the wrong way. Ours.
