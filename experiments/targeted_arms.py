@@ -47,7 +47,7 @@ class Delivery:
         Raises:
             DeliveryError: the server is away, nothing is cached, and nothing is built in.
         """
-        client = StoreClient(self.url, Store(self.cache))
+        client = StoreClient(self.url, Store(self.cache, durable=False))
         delivered = client.fetch(self.reference, kind="configuration", built_in=built_in)
         return delivered.directory, delivered.digest or "built-in"
 
