@@ -8,6 +8,8 @@ gains, it does not gain by knowing its network.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,7 @@ def read_answers(path: Path, *, seed: int) -> ShuffledModels:
         with np.load(path, allow_pickle=False) as arrays:
             batches = [arrays[f"batch_{index}"] for index in range(len(arrays.files) - 1)]
             outputs = arrays["outputs"].tolist()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(
             f"{path} does not hold what the treatment's models said ({error}); a placebo is played "
             "after the treatment."
