@@ -31,14 +31,20 @@ class Report:
     guards: tuple[Guard, ...]
 
     @property
+    def gains(self) -> bool:
+        """Whether a row moves as declared, and none against it."""
+        moves = [row.moves for row in self.rows]
+        return "for" in moves and "against" not in moves
+
+    @property
+    def harmless(self) -> bool:
+        """Whether all guards hold."""
+        return all(guard.state == "holds" for guard in self.guards)
+
+    @property
     def wins(self) -> bool:
         """Whether the arm is better, and harms nothing that is guarded."""
-        moves = [row.moves for row in self.rows]
-        return (
-            "for" in moves
-            and "against" not in moves
-            and all(guard.state == "holds" for guard in self.guards)
-        )
+        return self.gains and self.harmless
 
     @property
     def verdict(self) -> str:

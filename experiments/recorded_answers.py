@@ -132,7 +132,7 @@ def read_answers(path: Path, *, seed: int) -> ShuffledModels:
         ArtifactError: missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             batches = [arrays[f"batch_{index}"] for index in range(len(arrays.files) - 1)]
             outputs = arrays["outputs"].tolist()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,15 @@ class Reproduced:
     """of further arms"""
     detected: Mapping[str, float]
     """share of the treatment's calls by the network type that was detected at their end"""
+    placebo_is_harmless: bool = True
+    """whether the placebo's guards hold on all the calls that it was played on: those of this
+    experiment and of others of the same plan. An arm that harms some calls is not rolled out for
+    the sake of others"""
+
+    @property
+    def placebo_wins(self) -> bool:
+        """Whether it is better than the control here, and harms nobody anywhere."""
+        return self.placebo.gains and self.placebo_is_harmless
 
     def counted(self) -> Iterator[Row]:
         """Published rows that are evidence."""
@@ -104,11 +114,13 @@ def _rows(calls: Calls, networks: Collection[str]) -> dict[str, Any]:
 
 def report_all(out: Path, plans: Sequence[str], *, split: str) -> list[Reproduced]:
     """Print and write everything about the tests of these plans."""
-    found = [
-        reproduced(out / plan, experiment_of(name), split=split)
-        for plan in plans
-        for name in STUDIES[plan].experiments
-    ]
+    found: list[Reproduced] = []
+    for plan in plans:
+        its = [
+            reproduced(out / plan, experiment_of(n), split=split) for n in STUDIES[plan].experiments
+        ]
+        harmless = all(one.placebo.harmless for one in its)
+        found += [dataclasses.replace(one, placebo_is_harmless=harmless) for one in its]
     show(*tables(found), file=out / "results.txt")
     write_csv(out / "results.csv", result_columns(found))
     return found
@@ -175,7 +187,7 @@ def _star(row: Row) -> str:
 
 
 def _sentences(its: Reproduced) -> list[str]:
-    placebo = "WINS, so the gain is no evidence" if its.placebo.wins else "does not win, as wanted"
+    placebo = "WINS, so the gain is no evidence" if its.placebo_wins else "does not win, as wanted"
     lines = [f"The placebo {placebo}. {its.placebo.verdict}"]
     better = [r.change.metric.name for r in its.over_rules.rows if r.moves == "for"]
     worse = [r.change.metric.name for r in its.over_rules.rows if r.moves == "against"]
@@ -198,7 +210,7 @@ def conclusion(found: Sequence[Reproduced]) -> str:
         for guard in its.treatment.guards
         if guard.state != "holds"
     ]
-    placebos = [its.experiment.name for its in found if its.placebo.wins]
+    placebos = [its.experiment.name for its in found if its.placebo_wins]
     return (
         f"{verdicts.count(AS_PUBLISHED)} of {len(verdicts)} counted rows move as published, "
         f"{verdicts.count(AGAINST)} significantly against it, {verdicts.count(NOT_SHOWN)} not "

@@ -233,10 +233,13 @@ def outcome_of(trial: FrozenTrial) -> PlanOutcome:
 
 
 def lacking(outcome: PlanOutcome, experiment: str) -> dict[str, float]:
-    """How much each constraint lacks, percent; 0 or below where it is met."""
-    failed = max(
-        outcome.harm(experiment, of_placebo=True), -outcome.least(experiment, of_placebo=True)
-    )
+    """How much each constraint lacks, percent; 0 or below where it is met.
+
+    A placebo fails in all experiments of a plan if it breaks a guard in one of them: an arm that
+    harms some calls is not rolled out for the sake of others.
+    """
+    harms = [outcome.harm(name, of_placebo=True) for name in outcome.placebo]
+    failed = max(*harms, -outcome.least(experiment, of_placebo=True))
     return {
         "guards": outcome.harm(experiment) + GUARD_RESERVE_PCT,
         "gains": LEAST_GAIN_PCT - outcome.least(experiment),

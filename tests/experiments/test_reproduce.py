@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,13 @@ def test_the_conclusion_counts_rows_and_names_placebos_that_win() -> None:
     text = conclusion([honest])
     assert text.startswith("2 of 3 counted rows move as published, 0 significantly against it, 1")
     assert "Placebos that win: none." in text
-    broken = reproduced("random-loss", change=0.5, placebo=0.5, calls=1000)
-    assert broken.placebo.wins == broken.treatment.wins
-    if broken.placebo.wins:
-        assert "Placebos that win: random-loss." in conclusion([broken])
+    broken = reproduced("random-loss", change=0.5, placebo=0.5)
+    assert broken.placebo.gains
+    assert broken.placebo_wins
+    assert "Placebos that win: random-loss." in conclusion([broken])
+    harmful = dataclasses.replace(broken, placebo_is_harmless=False)
+    assert not harmful.placebo_wins
+    assert "Placebos that win: none." in conclusion([harmful])
 
 
 def test_the_printed_report_has_every_published_row(capsys: pytest.CaptureFixture[str]) -> None:
