@@ -95,7 +95,7 @@ def reproduce(config: ReproduceConfig) -> int:
         sizes = BuildSizes.small() if config.small else BuildSizes()
         delivered = build(config.out / "build", sizes, config.executor, config.workers)
     store = Store(config.out / "store")
-    digests = fill_store(store, delivered)
+    digests = fill_store(store, delivered, config.plans)
     executor = make_executor(config.executor, workers=config.workers)
     try:
         with served(store.root, log=config.out / "server.log") as server:

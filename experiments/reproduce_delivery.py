@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +49,16 @@ def assemble(plans: Path, models: Path, rules: Path, out: Path) -> None:
                 shutil.copyfile(models / task / file, target / file)
 
 
-def fill_store(store: Store, delivered: Path) -> dict[str, str]:
-    """Add every configuration and name it; returns the digests by reference.
+def fill_store(
+    store: Store, delivered: Path, plans: Collection[str] = tuple(STUDIES)
+) -> dict[str, str]:
+    """Add configurations and name them; returns the digests by reference.
 
     Raises:
         ArtifactError: a configuration is missing.
     """
     digests = {}
-    for name in STUDIES:
+    for name in plans:
         folder = delivered / name
         if not (folder / PLAN_FILE).is_file():
             raise ArtifactError(
