@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from bwe_env.reward import RewardConfig as RewardConfig
     from bwe_env.rollout import record_calls as record_calls
     from bwe_env.rollout import run_calls as run_calls
+    from bwe_env.sender_settings import SenderSettings as SenderSettings
+    from bwe_env.targeted_gcc import TargetedGcc as TargetedGcc
+    from bwe_env.targeting import Targeting as Targeting
+    from bwe_env.targeting import TargetingPlan as TargetingPlan
     from bwe_env.telemetry import NetworkModels as NetworkModels
     from bwe_env.trace import Trace as Trace
     from bwe_env.vector_env import BandwidthEstimationVectorEnv as BandwidthEstimationVectorEnv
@@ -45,6 +49,10 @@ _HOME = {
     "RateDecision": "estimator",
     "RatePolicy": "estimator",
     "RewardConfig": "reward",
+    "SenderSettings": "sender_settings",
+    "TargetedGcc": "targeted_gcc",
+    "Targeting": "targeting",
+    "TargetingPlan": "targeting",
     "Trace": "trace",
     "record_calls": "rollout",
     "run_calls": "rollout",

@@ -27,6 +27,7 @@ from bwe_env.gcc.controller import (
 from bwe_env.gcc.parameters import GCC_PARAMETERS, GccParameters, fill_gcc_parameters
 from bwe_env.gcc.probe_bitrate_estimator import probe_declare
 from bwe_env.gcc.state import GCC
+from bwe_env.sender_settings import SenderSettings
 from bwe_env.sim._jit import NEVER, Record
 from bwe_env.sim.packet import PACKET
 from bwe_env.sim.send_history import (
@@ -194,6 +195,28 @@ class GoogCc:
             max_padding_rate_bps,
             float(pacing_factor),
             now_us,
+        )
+
+    def set_parameters(self, parameters: GccParameters, now_us: int) -> None:
+        """Go on with other constants; what has been estimated so far stays.
+
+        Values act where they are read next, a threshold at the next report. What the streams ask
+        for is told anew, as the parameters say it: an `on_streams_config` before is forgotten.
+
+        Raises:
+            ConfigError: a parameter of `bwe_env.sender_settings.FIXED_IN_CALL` differs from the one
+                that is in force; nothing has changed then.
+        """
+        in_force = SenderSettings(gcc=self.parameters)
+        in_force.check_reachable("set_parameters", SenderSettings(gcc=parameters))
+        self.parameters = parameters
+        fill_gcc_parameters(self._p, parameters)
+        self.on_streams_config(
+            alr_probing=parameters.alr_probing,
+            max_total_allocated_bps=parameters.max_total_allocated_bps,
+            max_padding_rate_bps=parameters.max_padding_rate_bps,
+            pacing_factor=parameters.pacing_factor,
+            now_us=now_us,
         )
 
     def take_probes(self) -> list[ProbeCluster]:

@@ -50,6 +50,7 @@ _NOT_COMPILED = (
     "estimator.py",
     "sender_settings.py",
     "targeting.py",
+    "targeted_gcc.py",
 )
 
 
