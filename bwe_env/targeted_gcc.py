@@ -7,8 +7,6 @@ What the simulator does inside of a call that is played with `run_calls(…, "gc
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +14,7 @@ from bwe_env.errors import ConfigError
 from bwe_env.estimator import RateDecision
 from bwe_env.feedback import FeedbackReport, SentPacket
 from bwe_env.gcc.goog_cc import DEFAULT_RING_PACKETS, PROCESS_INTERVAL_US, GoogCc
+from bwe_env.gcc.rates import INFINITE_RATE
 from bwe_env.network_features import BIN_S
 from bwe_env.sender_settings import SenderSettings
 from bwe_env.sim._jit import NEVER
@@ -83,7 +82,8 @@ class TargetedGcc:
         )
         self.controller.on_network_availability(True, now_us)
         self._recorder = TelemetryRecorder(ring_packets=ring_packets)
-        self._bounds_bps = (min_rate_bps, max_rate_bps if max_rate_bps > 0 else math.inf)
+        self._min_rate_bps = min_rate_bps
+        self._max_rate_bps = max_rate_bps if max_rate_bps > 0 else INFINITE_RATE
         self._target_rate_bps = float(start_rate_bps)  # last decided
         self._choice = 0
         self._rate_scale = 1.0
@@ -96,7 +96,7 @@ class TargetedGcc:
 
     @property
     def settings(self) -> SenderSettings:
-        """Those in force; all but `gcc` (parity, repeats, audio, pacer) the sender itself applies."""
+        """Those in force; all but `gcc` (parity, repeats, audio, pacer) is left to the sender."""
         return self.targeting.settings[self._choice]
 
     @property
@@ -182,11 +182,8 @@ class TargetedGcc:
         """
         controller = self.controller
         self._unanswered_us = self._bin_end_us
-        low_bps, high_bps = self._bounds_bps
-        target_bps = controller.target_rate_bps
-        if self._rate_scale != 1.0:
-            target_bps = int(self._rate_scale * target_bps + 0.5)
-        target_bps = min(high_bps, max(low_bps, target_bps))
+        target_bps = int(self._rate_scale * controller.target_rate_bps + 0.5)
+        target_bps = min(self._max_rate_bps, max(self._min_rate_bps, target_bps))
         pacing_bps = controller.pacing_rate_bps
         if self._rate_scale != 1.0:
             pacing_bps = int(self.settings.gcc.pacing_factor * target_bps + 0.5)

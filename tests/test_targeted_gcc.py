@@ -41,7 +41,8 @@ NETWORKS = (
     Network(trace=square(2e6, 0.4e6, half_period_s=1.5), link=LinkConfig(queue_limit_s=0.2)),
     Network(trace=constant(1e6), forward=LOSSY),
 )
-CALL = CallConfig(duration_s=6.0)
+#: Nobody sends an estimator's probes: the usual start rate would not fill these links in time.
+CALL = CallConfig(duration_s=6.0, start_rate_bps=1_000_000)
 BIN_US = 100_000
 RATES: dict[str, int] = {
     "min_rate_bps": CALL.min_rate_bps,
@@ -305,12 +306,14 @@ def recorded() -> list[tuple[Watched, NDArray[Any]]]:
 def test_bins_are_those_that_the_simulator_computes_for_the_same_call(
     name: str, recorded: list[tuple[Watched, NDArray[Any]]]
 ) -> None:
+    known = 0
     for watched, expected in recorded:
         rows = np.concatenate(watched.rows)
         # The last bin ends with the call: nothing later is told, so nobody knows that it is over.
         assert len(rows) == len(expected) - 1 == 59
         assert rows[name].tobytes() == expected[name][:-1].tobytes()
-        assert np.isfinite(expected[name]).sum() > 5, "there is something to compare"
+        known += int(np.isfinite(rows[name]).sum())
+    assert known > 20, "there is something to compare"
 
 
 def test_choices_are_those_of_targeting_fed_with_the_simulators_bins(
@@ -475,7 +478,7 @@ def test_a_bin_that_sending_ends_is_answered_at_once() -> None:
 
 def test_silence_ends_bins_and_lowers_the_rate_as_gcc_alone_does() -> None:
     """Packets leave, nothing comes back."""
-    sent: list[Event] = [(20_000 * seq, SentPacket(seq, 20_000 * seq, 1000)) for seq in range(500)]
+    sent: list[Event] = [(20_000 * seq, SentPacket(seq, 20_000 * seq, 1000)) for seq in range(501)]
     watched = Watched(changing())
     decided = dict(replay(TargetedGcc(watched, **RATES), sent, until_us=10_000_001))
     expected = dict(replay(PlainGcc(changing().settings[0].gcc), sent, until_us=10_000_001))
@@ -508,30 +511,23 @@ def test_what_rtcp_tells_reaches_gcc(events: Sequence[Event]) -> None:
     assert states[0] != states[2]
 
 
-def test_a_probe_that_is_played_raises_the_rate() -> None:
-    """15 packets at 1.8 Mbps, as the second cluster wants them, arrive as fast as they were sent.
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_probe_that_is_played_raises_the_rate(is_marked: bool) -> None:
+    """15 packets at 1.8 Mbps, the second cluster's rate, arrive as fast as they were sent.
 
     Without their marks they are traffic like any other.
     """
-
-    def rate_after(cluster: int) -> float:
-        estimator = TargetedGcc(Script(), **RATES)
-        requested = estimator.controller.take_probes()
-        assert [one.target_rate_bps for one in requested] == [900_000, 1_800_000]
-        gap_us = 8 * 1200 * 1_000_000 // 1_800_000
-        sent = [
-            SentPacket(seq, gap_us * seq, 1200, probe_cluster=requested[1].id if cluster else -1)
-            for seq in range(15)
-        ]
-        results = tuple(PacketResult(one, one.send_time_us + 20_000) for one in sent)
-        played: list[Event] = [(one.send_time_us, one) for one in sent]
-        report = FeedbackReport(built_us=120_000, packets=results, bytes_in_flight=0)
-        return replay(estimator, [*played, (140_000, report)], until_us=150_000)[-1][
-            1
-        ].target_rate_bps
-
-    assert rate_after(1) > 1_500_000
-    assert rate_after(0) < 500_000
+    estimator = TargetedGcc(Script())
+    _, cluster = estimator.controller.take_probes()
+    assert cluster.target_rate_bps == 1_800_000
+    gap_us = 8 * 1200 * 1_000_000 // cluster.target_rate_bps
+    mark = cluster.id if is_marked else -1
+    sent = [SentPacket(seq, gap_us * seq, 1200, probe_cluster=mark) for seq in range(15)]
+    results = tuple(PacketResult(one, one.send_time_us + 20_000) for one in sent)
+    report = FeedbackReport(built_us=120_000, packets=results, bytes_in_flight=0)
+    played: list[Event] = [*((one.send_time_us, one) for one in sent), (140_000, report)]
+    _, decision = replay(estimator, played, until_us=150_000)[-1]
+    assert (decision.target_rate_bps > 1_500_000) == is_marked
 
 
 @pytest.mark.parametrize("following", [4, 5, 7])
