@@ -1,8 +1,8 @@
 """Network targeting behind the estimator door: for a sender with a socket instead of a simulator.
 
-What the simulator does inside of a call that is played with `run_calls(…, "gcc", targeting=…)`,
-`TargetedGcc` does for one call from outside: it drives GCC, gathers telemetry, and lets the same
-`SettingsPolicy` change GCC's parameters and scale its target.
+What the simulator does in a call that is played with `run_calls(…, "gcc", targeting=…)` is done
+here from outside: GCC is driven, telemetry gathered, and the same `SettingsPolicy` changes
+parameters and scales the target.
 """
 
 from __future__ import annotations
@@ -30,19 +30,11 @@ class TargetedGcc:
 
     Tell it of every packet and every report, and call `on_timeout` at `next_timeout_us`; what these
     return is to be done. RTCP, where there is any, goes to `on_rtt` and `on_loss_report`. GCC's
-    requests for probes wait in ``controller.take_probes()``, and the share of frames to drop is
-    ``controller.cwnd_reduce_ratio``. Times are microseconds on the sender's clock and must not
-    decrease.
+    requests for probes wait in ``controller.take_probes()``, the share of frames to drop is
+    ``controller.cwnd_reduce_ratio``. Times are the sender's clock in microseconds and never fall.
 
     A bin of telemetry holds what happens at its end. So it is over when anything is told of a later
     time, its timer is due a microsecond after it, and a timer that goes off late changes no bin.
-
-    Example::
-
-        estimator = TargetedGcc(load_targeting("delivered"), max_rate_bps=2_500_000, now_us=now())
-        ...
-        decision = estimator.on_feedback(report, now())
-        encoder.protect(estimator.settings.fec)
     """
 
     def __init__(
@@ -58,7 +50,7 @@ class TargetedGcc:
         """The call begins now, under the first of the policy's settings.
 
         Args:
-            targeting: for this call alone; it is reset to follow one call.
+            targeting: for this call alone, as from `agents.targeting.load_targeting`.
             min_rate_bps: no decision goes below.
             max_rate_bps: nor above; 0 for no maximum.
             ring_packets: packets remembered while their feedback is out; a power of two.
@@ -120,9 +112,8 @@ class TargetedGcc:
                 "a transport-wide number once and in order, with numbers that do not wrap."
             )
         self._sent_packets += 1
-        self.controller.on_packet_sent(
-            packet.size_bytes, now_us, probe_cluster=packet.probe_cluster
-        )
+        cluster = packet.probe_cluster
+        self.controller.on_packet_sent(packet.size_bytes, now_us, probe_cluster=cluster)
         self._recorder.on_packet_sent(packet.size_bytes, now_us)
 
     def on_feedback(self, report: FeedbackReport, now_us: int) -> RateDecision:
