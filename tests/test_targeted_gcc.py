@@ -22,7 +22,7 @@ from bwe_env.gcc.goog_cc import PROCESS_INTERVAL_US
 from bwe_env.metrics import CALL_COLUMNS
 from bwe_env.network import Network
 from bwe_env.rollout import record_calls, run_calls
-from bwe_env.sender_settings import FIXED_IN_CALL, SenderSettings
+from bwe_env.sender_settings import SenderSettings
 from bwe_env.targeted_gcc import TargetedGcc
 from bwe_env.targeting import (
     AlarmResponse,
@@ -34,7 +34,6 @@ from bwe_env.targeting import (
 from bwe_env.telemetry import TELEMETRY_NAMES
 from bwe_env.trace import constant, square
 from tests.scripted_models import ALL_OUTPUTS, ScriptedModels
-from tests.test_sender_settings import another
 
 LOSSY = PathConfig(loss=LossConfig(good_loss=0.02, good_to_bad=0.01, bad_to_good=0.3))
 NETWORKS = (
@@ -428,6 +427,13 @@ def test_a_factor_scales_the_target_and_pacing_follows_it_within_the_bounds(
     assert min(one.target_rate_bps for one in decided.values()) == CALL.min_rate_bps
 
 
+def test_a_scaled_target_is_paced_by_the_factor_in_force() -> None:
+    faster = SenderSettings().with_overrides({"gcc.pacing_factor": 1.5})
+    policy = Script(SenderSettings(), faster, choices=(1,), factors=(0.5,))
+    decisions = dict(replay(TargetedGcc(policy, **RATES), [], until_us=100_001))
+    assert decisions[100_001] == RateDecision(target_rate_bps=500_000, pacing_rate_bps=750_000)
+
+
 def test_a_maximum_that_gcc_is_not_told_of_bounds_the_decision_all_the_same(
     events: Sequence[Event],
 ) -> None:
@@ -458,6 +464,12 @@ def test_the_settings_in_force_are_there_for_the_sender_to_apply() -> None:
         (protected, 0.8),
         (SenderSettings(), 1.0),
     ]
+
+
+def test_a_policy_whose_settings_a_running_call_cannot_take_is_refused_at_set_up() -> None:
+    other = SenderSettings().with_overrides({"gcc.loss_estimator": "classic"})
+    with pytest.raises(ConfigError, match=r"number 1 of targeting's settings .*loss_estimator"):
+        TargetedGcc(Script(SenderSettings(), other), **RATES)
 
 
 # --- A sender with a socket -----------------------------------------------------------------------
@@ -553,47 +565,6 @@ def test_an_empty_report_changes_nothing() -> None:
     report = FeedbackReport(built_us=0, packets=(), bytes_in_flight=0)
     assert estimator.on_feedback(report, 10_000) == twin.decision()
     assert estimator.controller.state.tobytes() == twin.controller.state.tobytes()
-
-
-# --- Parameters of a running controller -----------------------------------------------------------
-
-_GCC_NAMES = [field.name for field in dataclasses.fields(GccParameters)]
-
-
-@pytest.mark.parametrize("name", [name for name in _GCC_NAMES if name not in FIXED_IN_CALL])
-def test_new_parameters_are_those_of_a_controller_begun_with_them(name: str) -> None:
-    """And those of before leave no trace of them."""
-    before = GccParameters()
-    after = dataclasses.replace(before, **{name: another(f"gcc.{name}")})
-    controller, untouched = GoogCc(parameters=before), GoogCc(parameters=before)
-    controller.set_parameters(after, 0)
-    assert controller.parameters == after
-    begun = GoogCc(parameters=after)
-    assert controller.parameter_record.tobytes() == begun.parameter_record.tobytes()
-    assert controller.pacing_rate_bps == begun.pacing_rate_bps
-    assert controller.padding_rate_bps == begun.padding_rate_bps
-    controller.set_parameters(before, 0)
-    assert controller.parameter_record.tobytes() == untouched.parameter_record.tobytes()
-    assert controller.state.tobytes() == untouched.state.tobytes()
-
-
-@pytest.mark.parametrize("name", sorted(FIXED_IN_CALL))
-def test_parameters_that_a_running_call_cannot_take_are_refused_and_change_nothing(
-    name: str,
-) -> None:
-    before = GccParameters()
-    after = dataclasses.replace(before, **{name: another(f"gcc.{name}"), "decrease_factor": 0.7})
-    controller, untouched = GoogCc(parameters=before), GoogCc(parameters=before)
-    with pytest.raises(ConfigError, match=rf"set_parameters sets gcc\.{name}="):
-        controller.set_parameters(after, 0)
-    assert controller.parameters == before
-    assert controller.parameter_record.tobytes() == untouched.parameter_record.tobytes()
-
-
-def test_a_policy_whose_settings_a_running_call_cannot_take_is_refused_at_set_up() -> None:
-    other = SenderSettings().with_overrides({"gcc.loss_estimator": "classic"})
-    with pytest.raises(ConfigError, match=r"number 1 of targeting's settings .*loss_estimator"):
-        TargetedGcc(Script(SenderSettings(), other), **RATES)
 
 
 # --- Names ----------------------------------------------------------------------------------------
