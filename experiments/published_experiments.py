@@ -30,6 +30,11 @@ CALL = CallConfig(duration_s=180.0)
 HIGH_BANDWIDTH_BPS = 2e6
 
 
+#: Low-bandwidth networks of the test split that an earlier plan for congestion was tested on, and
+#: failed (docs/targeting.md): what was made after that look is tested on those behind them.
+LOOKED_AT = 3000
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedExperiment:
     """One published test: its rows, and the networks that stand for those it was run on."""
@@ -56,12 +61,17 @@ def _published(**rows: tuple[float, float]) -> dict[str, Published]:
 
 
 def low_bandwidth(split: str, count: int) -> Sequence[Network]:
-    """Networks of any type whose mean capacity in the call is below `CELLULAR_LOW_BPS`."""
-    return _first(
+    """Networks of any type whose mean capacity in the call is below `CELLULAR_LOW_BPS`.
+
+    Of the test split those behind the first `LOOKED_AT`.
+    """
+    skipped = LOOKED_AT if split == "test" else 0
+    slow = _first(
         split,
-        count,
+        skipped + count,
         lambda network: mean_capacity_bps(network, CALL.duration_s) < CELLULAR_LOW_BPS,
     )
+    return slow[skipped:]
 
 
 def high_bandwidth(split: str, count: int) -> Sequence[Network]:
