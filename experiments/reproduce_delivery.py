@@ -99,10 +99,13 @@ def served(store: Path, *, log: Path) -> Iterator[Server]:
         ArtifactError: the server did not start; the log says why.
     """
     command = [sys.executable, "-m", "experiments.serve", "--store", str(store), "--port", "0"]
+    # Its input is a pipe of ours, which ends with us, however we end: no server is left behind.
+    command.append("--until-input-ends")
     root = str(Path(__file__).parent.parent)
     with log.open("a") as messages:
         process = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=messages,
             text=True,
@@ -118,5 +121,6 @@ def served(store: Path, *, log: Path) -> Iterator[Server]:
         server.end()
     finally:
         Server(url="", process=process).end()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

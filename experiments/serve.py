@@ -20,6 +20,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class ServeConfig:
     """0 takes a free one, which is printed"""
     token_file: Path | None = None
     """file with the token of writers; without it and BWE_STORE_TOKEN the server is read-only"""
+    until_input_ends: bool = False
+    """end, too, when the standard input does: with the program that holds its other end"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -154,6 +157,18 @@ def make_server(app: Starlette) -> uvicorn.Server:
     )
 
 
+def _end_with_input(server: uvicorn.Server) -> None:
+    """Tell a server to stop once nobody holds the other end of the standard input any more."""
+
+    def wait() -> None:
+        # Not sys.stdin.read(): it would hold a lock that Python wants when it ends otherwise.
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        server.should_exit = True
+
+    threading.Thread(target=wait, name="wait for the end of the input", daemon=True).start()
+
+
 def _set_up_log() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     # What the store refuses is quoted in the line of the request.
@@ -185,11 +200,18 @@ def serve(config: ServeConfig) -> int:
     listener = listen(config.host, config.port)
     _set_up_log()
     _warn_of_strangers(config.host, has_token=token is not None)
-    # The server raises the signal again once it has stopped; that it was told to is no failure.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    server = make_server(make_app(store, token=token))
+
+    def stop(number: int, frame: object) -> None:
+        # Before the server runs; afterwards it raises the signal again, which is no failure.
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, stop)
+    if config.until_input_ends:
+        _end_with_input(server)
     mode = "read-only" if token is None else "writable with the token"
     print(f"serving {config.store} at {url_of(listener)} ({mode})", flush=True)
-    make_server(make_app(store, token=token)).run(sockets=[listener])
+    server.run(sockets=[listener])
     print("stopped", flush=True)
     return 0
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from bwe_env.errors import ConfigError
 from experiments.artifact_store import Store
 from experiments.manifest import MAX_BLOB_BYTES, digest_of
+from experiments.reproduce_delivery import served
 from experiments.serve import TOKEN_VARIABLE, ServeConfig, listen, main, read_token
 from experiments.serve_app import ServeLimits
 from experiments.serve_protocol import PunctualProtocol
@@ -399,3 +400,40 @@ def test_a_process_tells_its_address_keeps_its_token_to_itself_and_ends_in_good_
     ]
     assert TOKEN not in output + log
     assert store.has_blob(digest_of(b"x"))
+
+
+def test_a_server_started_by_a_program_ends_with_it_even_if_that_is_killed(tmp_path: Path) -> None:
+    Store(tmp_path / "store", durable=False)
+    starter = (
+        "import sys, time; from pathlib import Path\n"
+        "from experiments.reproduce_delivery import served\n"
+        "with served(Path(sys.argv[1]), log=Path(sys.argv[2])) as server:\n"
+        "    print(server.url, server.process.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, str(tmp_path / "store"), str(tmp_path / "log")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        url = program.stdout.readline().split()[0]
+        assert httpx.get(f"{url}/refs", trust_env=False, timeout=20.0).json() == {"refs": {}}
+        program.kill()
+
+    def is_away() -> bool:
+        try:
+            httpx.get(f"{url}/refs", trust_env=False, timeout=20.0)
+        except httpx.TransportError:
+            return True
+        return False
+
+    wait_for(is_away)
+
+
+def test_a_server_that_is_told_to_stop_while_it_starts_does(tmp_path: Path) -> None:
+    with served(Store(tmp_path / "store", durable=False).root, log=tmp_path / "log") as server:
+        pass  # it has told its address, and nothing else yet
+    assert server.process.returncode == 0
