@@ -155,7 +155,14 @@ def _changes(calls: Calls, control: Calls, rows: NDArray[np.bool_]) -> dict[str,
     means = {
         name: [float(np.nanmean(side[name][rows])) for side in (calls, control)] for name in names
     }
-    return {name: 100.0 * (ours / theirs - 1.0) for name, (ours, theirs) in sorted(means.items())}
+    return {name: _change_pct(*pair) for name, pair in sorted(means.items())}
+
+
+def _change_pct(ours: float, theirs: float) -> float:
+    """Relative change; where the control has none of it, 0 for as little and 100 for any more."""
+    if theirs == 0.0:
+        return 0.0 if ours == 0.0 else 100.0
+    return 100.0 * (ours / theirs - 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

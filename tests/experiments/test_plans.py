@@ -14,7 +14,7 @@ from bwe_env.sender_settings import SenderSettings
 from bwe_env.targeting import Targeting, TargetingPlan
 from experiments.collected_networks import usable_rate_bps
 from experiments.plan_space import SPACES
-from experiments.plan_trials import GUARDED, STUDIES, WANTED, PlanOutcome, segment
+from experiments.plan_trials import GUARDED, STUDIES, WANTED, PlanOutcome, _changes, segment
 from experiments.published_experiments import (
     CALL,
     EXPERIMENTS,
@@ -116,6 +116,16 @@ def test_a_placebo_also_fails_by_moving_something_the_wrong_way() -> None:
     )
     assert lacking(wrong, "congestion")["placebo"] == pytest.approx(PLACEBO_HARM_PCT - 5.0)
     assert lacking(wrong, "congestion")["gains"] == pytest.approx(LEAST_GAIN_PCT - 7.0)
+
+
+def test_few_calls_in_which_the_control_has_no_freeze_at_all_can_be_judged() -> None:
+    names = {*GUARDED, *(name for wanted in WANTED.values() for name in wanted)}
+    control = {name: np.ones(3) for name in names} | {"freeze_ratio": np.array([0.0, 0.0, 9.0])}
+    rows = np.array([True, True, False])
+    treated = control | {"freeze_ratio": np.array([0.0, 0.1, 0.0])}
+    assert _changes(control, control, rows)["freeze_ratio"] == 0.0
+    assert _changes(treated, control, rows)["freeze_ratio"] == 100.0
+    assert _changes(treated, control, ~rows)["freeze_ratio"] == pytest.approx(-100.0)
 
 
 # --- What is tested on ----------------------------------------------------------------------------
