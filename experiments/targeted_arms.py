@@ -70,9 +70,13 @@ class TargetedArm:
             raise ConfigError(f"arm {self.name!r} needs a folder or a delivery.")
 
     def inputs(self, call: CallConfig) -> Mapping[str, Any]:
-        """Digest of the configuration; with a delivery, of what is delivered now."""
-        folder, digest = self._set_up()
-        return {"driver": self.driver, "configuration": digest, "files": folder_digest(folder)}
+        """Digest of the configuration's files; with a delivery, of what is delivered now.
+
+        Not of its manifest: a call that was too late for the server, and took the same files from
+        the built-in folder, has been treated alike.
+        """
+        folder, _ = self._set_up()
+        return {"driver": self.driver, "files": folder_digest(folder)}
 
     def play(
         self,

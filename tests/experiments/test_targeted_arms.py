@@ -87,6 +87,26 @@ def test_without_server_and_cache_the_built_in_configuration_is_used(tmp_path: P
     same(away.play(networks(2), SEEDS, CALL), here.play(networks(2), SEEDS, CALL))
 
 
+def test_the_same_files_are_the_same_inputs_however_they_reached_the_call(tmp_path: Path) -> None:
+    (folder := tmp_path / "built-in").mkdir()
+    (folder / "plan.json").write_text("{}")
+    store = Store(tmp_path / "store", durable=False)
+    store.set_ref("p", store.add(folder, kind="configuration", architecture="targeting_plan"))
+    with served(store.root, log=tmp_path / "server.log") as server:
+        there, away = (
+            TargetedArm(
+                name="t",
+                folder=folder,
+                delivery=Delivery(url=url, reference="p", cache=tmp_path / name),
+            )
+            for name, url in (("a", server.url), ("b", "http://127.0.0.1:9"))
+        )
+        assert there._set_up()[1] != away._set_up()[1] == "built-in"
+        assert there.inputs(CALL) == away.inputs(CALL)
+    (folder / "plan.json").write_text('{"base": {}}')
+    assert away.inputs(CALL) != there.inputs(CALL)  # the cache has the older one
+
+
 def test_the_type_is_detected_in_the_call_and_changes_its_course() -> None:
     chosen = networks(6)
     call = CallConfig(duration_s=60.0)
