@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,8 @@ from bwe_env.telemetry import NetworkModels
 PLAN_VERSION = 1
 #: `Targeting.detected_types` before anything has been detected.
 NO_TYPE = -1
+#: Sender settings are smaller; a whole number far beyond has no float to be compared with.
+_LARGEST = 1e18
 #: Output of `NetworkModels` for each kind of network.
 _TYPE_OUTPUTS = tuple(f"network_type:{name}" for name in NETWORK_CLASSES)
 
@@ -54,14 +55,15 @@ def _plain(name: str, value: Any) -> Any:
     """A JSON value in the one form in which plans keep it: whole numbers as int, lists as tuple."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, (bool, int, str)):
+    if isinstance(value, (bool, str)):
         return value
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() else value
+    if isinstance(value, (int, float)) and -_LARGEST <= value <= _LARGEST:  # NaN is not
+        return int(value) if value == int(value) else value
     if isinstance(value, (list, tuple)) and not any(isinstance(p, (list, tuple)) for p in value):
         return tuple(_plain(name, part) for part in value)
     raise ConfigError(
-        f"{name}={value!r} must be a finite number, a word, True or False, or a list of numbers."
+        f"{name}={value!r:.40} must be a finite number up to {_LARGEST:g}, a word, True or "
+        "False, or a list of numbers."
     )
 
 

@@ -131,6 +131,10 @@ DAMAGED = {
         b'{"base": {"gcc.decrease_factor": NaN}}',
         r"base\.gcc\.decrease_factor=nan must be a finite number",
     ),
+    "a setting beyond floats": (
+        b'{"base": {"fec.key_factor": 1' + b"0" * 400 + b"}}",
+        r"base\.fec\.key_factor=1.* must be a finite number up to",
+    ),
     "a setting without a value": (b'{"base": {"fec.enabled": null}}', r"base\.fec\.enabled=None"),
 }
 
