@@ -7,6 +7,7 @@ validation networks are played.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ def _fit(out: Path, dataset: Path, task: str, sizes: BuildSizes) -> None:
     fitted = sorted((out / "runs").glob(f"{config.run_name}-*"))[-1] / f"seed-{MODEL_SEED}"
     target = out / "models" / task
     target.parent.mkdir(exist_ok=True)
-    target.symlink_to(fitted.resolve(), target_is_directory=True)
+    # Relative: the folder may be moved before the build goes on.
+    target.symlink_to(Path(os.path.relpath(fitted, target.parent)), target_is_directory=True)
 
 
 def _rules(folder: Path, dataset: Path) -> None:
