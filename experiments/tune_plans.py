@@ -2,9 +2,10 @@
 
 Each plan (`experiments.plan_space`) is tuned for the A/B test that it is made for, on the train
 networks of that test. Objectives: the mean gain of what the test wants to change. Constraints: what
-is guarded does not become worse, nothing wanted moves the wrong way, and the placebo, the same plan
-told of other calls, fails (`experiments.plan_trials`). Of the best trials on train networks, the
-one that does best on validation networks is chosen; test networks are never played.
+is guarded becomes better by `GUARD_RESERVE_PCT`, everything wanted moves the right way, and the
+placebo, the same plan told of other calls, fails (`experiments.plan_trials`). Of the best trials on
+train networks, the one that does best on validation networks is chosen (`merit`); where it does not
+meet a constraint there, that is printed and written down. Test networks are never played.
 
 Stopped with Ctrl-C, it goes on where it was when it is started again with the same --out.
 """
@@ -143,8 +144,10 @@ def open_study(config: TunePlansConfig, name: str) -> Study:
 
 def _inputs(config: TunePlansConfig, name: str) -> dict[str, Any]:
     task = config.task(name)
+    # As a journal gives it back: lists, no tuples.
+    counted = {"experiments": list(task.experiments), "models": len(task.models)}
     return {
-        "task": {**dataclasses.asdict(task), "models": len(task.models)},
+        "task": {**dataclasses.asdict(task), **counted},
         "models": [folder_digest(Path(folder)) for folder in task.models],
         "seed": config.seed,
         "simulator": CACHE_DIRECTORY.name,
@@ -179,7 +182,9 @@ def _enqueue_best(config: TunePlansConfig, folder: Path, name: str, study: Study
         other = optuna.load_study(study_name=name, storage=open_storage(folder / "journal.log"))
     except KeyError as error:
         raise ArtifactError(f"{folder} holds no search for plan {name!r}.") from error
-    for trial in best_trials(other, STUDIES[name].experiments)[: config.candidates]:
+    best = best_trials(other, STUDIES[name].experiments)[: config.candidates]
+    study.set_user_attr("started_from", {"inputs": other.user_attrs["inputs"], "trials": len(best)})
+    for trial in best:
         study.enqueue_trial(trial.params)
 
 
@@ -247,6 +252,16 @@ def lacking(outcome: PlanOutcome, experiment: str) -> dict[str, float]:
     }
 
 
+def unmet_constraints(outcome: PlanOutcome, experiments: Sequence[str]) -> list[str]:
+    """Constraints that lack something, and how much, in words."""
+    return [
+        f"{name} {what} (lacks {lack:.1f} %)"
+        for name in experiments
+        for what, lack in lacking(outcome, name).items()
+        if lack > 0.0
+    ]
+
+
 def merit(outcome: PlanOutcome, experiments: Sequence[str]) -> float:
     """Gain less what constraints lack, twice; percent."""
     total = 0.0
@@ -268,7 +283,8 @@ def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
     from experiments.published_experiments import CALL
 
     experiments = STUDIES[name].experiments
-    trials = best_trials(open_study(config, name), experiments)
+    study = open_study(config, name)
+    trials = best_trials(study, experiments)
     best = trials[: config.candidates]
     tasks = [
         dataclasses.replace(
@@ -281,16 +297,22 @@ def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
         for trial in best
     ]
     judged = dict(executor.map(play_plan, tasks))
-    chosen = max(judged, key=lambda position: merit(judged[position], experiments))
+    # In order, or the first to finish would be taken of two that are as good.
+    chosen = max(sorted(judged), key=lambda position: merit(judged[position], experiments))
+    unmet = unmet_constraints(judged[chosen], experiments)
     folder = config.out / name
     folder.mkdir(parents=True, exist_ok=True)
     from_mapping(TargetingPlan, best[chosen].user_attrs["plan"]).write(folder / PLAN_FILE)
     record = {
+        "candidates": len(best),
         "chosen_trial": best[chosen].number,
         "inputs": _inputs(config, name),
+        "started_from": study.user_attrs.get("started_from"),
         "train": dataclasses.asdict(outcome_of(best[chosen])),
         "trials": len(trials),
+        "unmet_on_validation": unmet,
         "validation": dataclasses.asdict(judged[chosen]),
+        "validation_networks": config.validation,
     }
     write_json(folder / "tuning.json", record)
     for experiment in experiments:
@@ -302,6 +324,8 @@ def _conclude(config: TunePlansConfig, name: str, executor: Executor) -> None:
             f"{its.least(experiment, of_placebo=True):+.1f} %",
             flush=True,
         )
+    if unmet:
+        print(f"{name}: the best there is does not meet: {', '.join(unmet)}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

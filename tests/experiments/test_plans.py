@@ -27,6 +27,7 @@ from experiments.tune_plans import (
     PLACEBO_HARM_PCT,
     lacking,
     merit,
+    unmet_constraints,
 )
 from experiments.tuning_networks import class_of, mean_capacity_bps
 
@@ -107,6 +108,14 @@ def test_merit_takes_off_twice_what_guards_and_placebo_lack() -> None:
     assert merit(outcome(7.0, -GUARD_RESERVE_PCT, 0.0), ["congestion"]) == pytest.approx(
         7.0 - 2.0 * PLACEBO_HARM_PCT
     )
+
+
+def test_constraints_that_are_not_met_are_told_with_what_they_lack() -> None:
+    sound = outcome(7.0, -GUARD_RESERVE_PCT, PLACEBO_HARM_PCT)
+    assert unmet_constraints(sound, ["congestion"]) == []
+    broken = outcome(7.0, 1.0, PLACEBO_HARM_PCT)
+    lack = 1.0 + GUARD_RESERVE_PCT
+    assert unmet_constraints(broken, ["congestion"]) == [f"congestion guards (lacks {lack:.1f} %)"]
 
 
 def test_a_placebo_also_fails_by_moving_something_the_wrong_way() -> None:
