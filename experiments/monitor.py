@@ -101,7 +101,7 @@ def read_table(directory: Path, arm: str) -> dict[str, NDArray[Any]]:
             raise ArtifactError(f"{directory} has no arm {arm!r}; it has {', '.join(arms)}.")
         calls = arms[arm]
     else:
-        calls = _read_csv(directory / "calls.csv")
+        calls = _of_arm(directory, _read_csv(directory / "calls.csv"), arm)
     needed = {"network", "network_type", "detected_type"} | needed_columns(FIELD_METRICS.values())
     if missing := sorted(needed - set(calls)):
         raise ArtifactError(
@@ -109,6 +109,16 @@ def read_table(directory: Path, arm: str) -> dict[str, NDArray[Any]]:
             "type that the sender detected: play with targeting, which adds it."
         )
     return calls
+
+
+def _of_arm(directory: Path, calls: dict[str, NDArray[Any]], arm: str) -> dict[str, NDArray[Any]]:
+    """The calls of one arm, where a table tells arms apart."""
+    if "arm" not in calls:
+        return calls
+    if arm not in calls["arm"]:
+        known = ", ".join(sorted(set(calls["arm"].tolist())))
+        raise ArtifactError(f"{directory} has no arm {arm!r}; it has {known}.")
+    return {name: column[calls["arm"] == arm] for name, column in calls.items()}
 
 
 def _read_csv(path: Path) -> dict[str, NDArray[Any]]:

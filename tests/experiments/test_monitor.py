@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bwe_env.errors import ConfigError
+from bwe_env.errors import ArtifactError, ConfigError
 from bwe_env.metrics import FIELD_METRICS
+from experiments.ab_test import joined_calls
 from experiments.monitor import main, read_table, verdicts
 from experiments.monitor_statistics import (
     ALL,
@@ -223,6 +224,16 @@ def test_a_table_of_calls_comes_back_from_its_csv(tmp_path: Path) -> None:
     write_csv(tmp_path / "calls.csv", table)
     for name, column in read_table(tmp_path, "treatment").items():
         np.testing.assert_array_equal(column, table[name])
+
+
+def test_of_a_table_of_several_arms_only_the_wanted_one_is_read(tmp_path: Path) -> None:
+    calls = detected(noisy_table(4, seed=1), {"wifi": 4})
+    arms = {"control": calls, "treatment": {**calls, "duration_s": 2.0 * calls["duration_s"]}}
+    write_csv(tmp_path / "calls.csv", joined_calls(arms))
+    back = read_table(tmp_path, "treatment")
+    assert back["duration_s"].tolist() == arms["treatment"]["duration_s"].tolist()
+    with pytest.raises(ArtifactError, match="no arm 'rules'; it has control, treatment"):
+        read_table(tmp_path, "rules")
 
 
 @pytest.mark.parametrize(
