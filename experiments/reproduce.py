@@ -65,8 +65,9 @@ class ReproduceConfig:
     split: Literal["test", "validation"] = "test"
     """networks; validation ones for a look before test ones are played, or as the reference of
     experiments.monitor"""
-    out: Path = Path("runs/reproduce")
-    """folder of everything; one that exists is gone on with"""
+    out: Path | None = None
+    """folder of everything; one that exists is gone on with. By default one under runs for each of
+    --quick, --shipped and the full form: none of them goes on with the calls of another"""
     small: bool = False
     """make the configurations from few calls and trials, to see that it works: no result"""
     executor: ExecutorName = "local"
@@ -81,6 +82,12 @@ class ReproduceConfig:
         if self.calls is not None and self.calls < 2:
             raise ConfigError(f"--calls {self.calls} must be at least 2.")
 
+    @property
+    def folder(self) -> Path:
+        """Where everything is."""
+        form = "-quick" if self.quick else "-shipped" if self.shipped else ""
+        return self.out or Path(f"runs/reproduce{form}")
+
     def num_calls(self, plan: str) -> int:
         """Calls of each arm."""
         return self.calls or (QUICK_CALLS if self.quick else FULL_CALLS)[plan]
@@ -89,23 +96,23 @@ class ReproduceConfig:
 def reproduce(config: ReproduceConfig) -> int:
     """Run the command; returns its exit code."""
     started_s = time.monotonic()
-    config.out.mkdir(parents=True, exist_ok=True)
+    config.folder.mkdir(parents=True, exist_ok=True)
     delivered = SHIPPED
     if not (config.quick or config.shipped):
         sizes = BuildSizes.small() if config.small else BuildSizes()
-        delivered = build(config.out / "build", sizes, config.executor, config.workers)
-    store = Store(config.out / "store")
+        delivered = build(config.folder / "build", sizes, config.executor, config.workers)
+    store = Store(config.folder / "store")
     digests = fill_store(store, delivered, config.plans)
     executor = make_executor(config.executor, workers=config.workers)
     try:
-        with served(store.root, log=config.out / "server.log") as server:
+        with served(store.root, log=config.folder / "server.log") as server:
             for plan in config.plans:
                 print(f"{plan}: configuration {digests[plan][:12]} from {server.url}", flush=True)
                 _test(config, plan, server, delivered, executor)
     finally:
         executor.close()
-    report_all(config.out, config.plans, split=config.split)
-    print(f"{time.monotonic() - started_s:.0f} s in all; tables and figures are in {config.out}")
+    report_all(config.folder, config.plans, split=config.split)
+    print(f"{time.monotonic() - started_s:.0f} s in all; the tables are in {config.folder}")
     return 0
 
 
@@ -113,10 +120,10 @@ def _test(
     config: ReproduceConfig, plan: str, server: Server, delivered: Path, executor: Executor
 ) -> None:
     """Play the calls of one plan's test, or what is missing of them."""
-    folder = config.out / plan
+    folder = config.folder / plan
     name = STUDIES[plan].experiments[0]
     experiment = Experiment(
-        arms=arms(plan, server.url, config.out, delivered),
+        arms=arms(plan, server.url, config.folder, delivered),
         networks=experiment_of(name).networks(config.split, config.num_calls(plan)),
         seeds=(0,),
         call=CALL,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bwe_env.metrics import FIELD_METRICS
 from experiments.ab_blocks import read_calls, read_manifest
@@ -43,6 +44,8 @@ class Reproduced:
     """of further arms"""
     detected: Mapping[str, float]
     """share of the treatment's calls by the network type that was detected at their end"""
+    delivered: Mapping[str, int] = field(default_factory=dict)
+    """the treatment's calls by the digest of what was delivered to them"""
     placebo_is_harmless: bool = True
     """whether the placebo's guards hold on all the calls that it was played on: those of this
     experiment and of others of the same plan. An arm that harms some calls is not rolled out for
@@ -91,7 +94,7 @@ def reproduced(folder: Path, experiment: PublishedExperiment, *, split: str) -> 
         )
 
     known = {CONTROL, TREATMENT, PLACEBO, RULES}
-    types, counts = np.unique(arms[TREATMENT]["detected_type"], return_counts=True)
+    types = _counts(arms[TREATMENT]["detected_type"])
     return Reproduced(
         experiment=experiment,
         treatment=against(TREATMENT),
@@ -99,11 +102,15 @@ def reproduced(folder: Path, experiment: PublishedExperiment, *, split: str) -> 
         rules=against(RULES),
         over_rules=against(TREATMENT, RULES),
         headroom=tuple(against(role) for role in arms if role not in known),
-        detected={
-            name or "none": count / counts.sum()
-            for name, count in zip(types.tolist(), counts.tolist(), strict=True)
-        },
+        detected={name or "none": count / sum(types.values()) for name, count in types.items()},
+        delivered=_counts(arms[TREATMENT]["configuration"]),
     )
+
+
+def _counts(column: NDArray[Any]) -> dict[str, int]:
+    """How often each value is there."""
+    values, counts = np.unique(column, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _rows(calls: Calls, networks: Collection[str]) -> dict[str, Any]:
@@ -195,6 +202,8 @@ def _sentences(its: Reproduced) -> list[str]:
         f"Models against hand-tuned rules on the same plan: better in {', '.join(better) or 'none'}"
         f"; worse in {', '.join(worse) or 'none'} of {len(its.over_rules.rows)} rows."
     )
+    ways = ", ".join(f"{name[:12]} in {count} calls" for name, count in its.delivered.items())
+    lines.append(f"Configuration of the treatment, as delivered at set-up: {ways or 'unknown'}.")
     if set(its.detected) != {"none"}:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in its.detected.items())
         lines.append(f"Detected type at the end of the call: {shares}.")

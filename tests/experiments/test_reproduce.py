@@ -56,6 +56,7 @@ def reproduced(name: str, *, change: float, placebo: float, calls: int = 300) ->
         over_rules=against(1.0, "models"),
         headroom=(),
         detected={"cellular-low": 0.75, "none": 0.25},
+        delivered={"0123456789abcdef": calls - 64, "built-in": 64},
     )
 
 
@@ -102,6 +103,7 @@ def test_the_printed_report_has_every_published_row(capsys: pytest.CaptureFixtur
         assert metric in printed
         assert f"{row.change_pct:+.2f}" in printed
     assert "cellular-low 75 %" in printed
+    assert "0123456789ab in 236 calls, built-in in 64 calls" in " ".join(printed.split())
     columns = result_columns([its])
     assert len(columns["metric"]) == 4 * len(its.experiment.rows)
     assert {len(column) for column in columns.values()} == {len(columns["metric"])}
@@ -147,6 +149,12 @@ def test_wrong_options_are_refused() -> None:
         ReproduceConfig(plans=("wifi",))
     with pytest.raises(ConfigError, match="at least 2"):
         ReproduceConfig(calls=1)
+
+
+def test_the_forms_of_the_command_share_no_folder_unless_told() -> None:
+    forms = (ReproduceConfig(), ReproduceConfig(quick=True), ReproduceConfig(shipped=True))
+    assert len({form.folder for form in forms}) == 3
+    assert ReproduceConfig(quick=True, out=Path("x")).folder == Path("x")
 
 
 def test_every_experiment_has_a_plan_that_is_tuned_for_it() -> None:
