@@ -51,6 +51,14 @@ class Reproduced:
     experiment and of others of the same plan. An arm that harms some calls is not rolled out for
     the sake of others"""
 
+    placebo_is_harmful: bool = False
+    """whether one of these guards fails: not merely undecided, as it is on few calls"""
+
+    @property
+    def placebo_is_open(self) -> bool:
+        """Whether it gains, and only undecided guards keep it from winning: more calls may tell."""
+        return self.placebo.gains and not self.placebo_is_harmless and not self.placebo_is_harmful
+
     @property
     def placebo_wins(self) -> bool:
         """Whether it is better than the control here, and harms nobody anywhere."""
@@ -127,7 +135,11 @@ def report_all(out: Path, plans: Sequence[str], *, split: str) -> list[Reproduce
             reproduced(out / plan, experiment_of(n), split=split) for n in STUDIES[plan].experiments
         ]
         harmless = all(one.placebo.harmless for one in its)
-        found += [dataclasses.replace(one, placebo_is_harmless=harmless) for one in its]
+        harmful = any(guard.state == "fails" for one in its for guard in one.placebo.guards)
+        found += [
+            dataclasses.replace(one, placebo_is_harmless=harmless, placebo_is_harmful=harmful)
+            for one in its
+        ]
     show(*tables(found), file=out / "results.txt")
     write_csv(out / "results.csv", result_columns(found))
     return found
@@ -194,7 +206,11 @@ def _star(row: Row) -> str:
 
 
 def _sentences(its: Reproduced) -> list[str]:
-    placebo = "WINS, so the gain is no evidence" if its.placebo_wins else "does not win, as wanted"
+    placebo = "does not win, as wanted"
+    if its.placebo_wins:
+        placebo = "WINS, so the gain is no evidence"
+    elif its.placebo_is_open:
+        placebo = "GAINS, and guards that are undecided alone keep it from winning"
     lines = [f"The placebo {placebo}. {its.placebo.verdict}"]
     better = [r.change.metric.name for r in its.over_rules.rows if r.moves == "for"]
     worse = [r.change.metric.name for r in its.over_rules.rows if r.moves == "against"]
@@ -220,11 +236,13 @@ def conclusion(found: Sequence[Reproduced]) -> str:
         if guard.state != "holds"
     ]
     placebos = [its.experiment.name for its in found if its.placebo_wins]
+    doubtful = [its.experiment.name for its in found if its.placebo_is_open]
     return (
         f"{verdicts.count(AS_PUBLISHED)} of {len(verdicts)} counted rows move as published, "
         f"{verdicts.count(AGAINST)} significantly against it, {verdicts.count(NOT_SHOWN)} not "
         f"shown. Guards that do not hold: {'; '.join(broken) or 'none'}. Placebos that win: "
-        f"{', '.join(placebos) or 'none'}."
+        f"{', '.join(placebos) or 'none'}. Placebos that gain and are kept from winning by "
+        f"undecided guards alone: {', '.join(doubtful) or 'none'}."
     )
 
 

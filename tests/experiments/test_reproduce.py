@@ -90,7 +90,11 @@ def test_the_conclusion_counts_rows_and_names_placebos_that_win() -> None:
     assert broken.placebo.gains
     assert broken.placebo_wins
     assert "Placebos that win: random-loss." in conclusion([broken])
-    harmful = dataclasses.replace(broken, placebo_is_harmless=False)
+    undecided = dataclasses.replace(broken, placebo_is_harmless=False)
+    assert "Placebos that win: none." in conclusion([undecided])
+    assert "by undecided guards alone: random-loss." in conclusion([undecided])
+    harmful = dataclasses.replace(undecided, placebo_is_harmful=True)
+    assert "by undecided guards alone: none." in conclusion([harmful])
     assert not harmful.placebo_wins
     assert "Placebos that win: none." in conclusion([harmful])
 
