@@ -266,13 +266,13 @@ def read_calls(directory: Path) -> dict[str, dict[str, NDArray[Any]]]:
     for role in (*known, *sorted(set(inputs["arms"]) - set(ROLES))):
         files = [directory / f"calls-{role}-{number:04d}.npz" for number in range(count)]
         tables = [_read_block(file) for file in files]
-        known = [table for table in tables if table is not None]
-        if len(known) < count:
+        whole = [table for table in tables if table is not None]
+        if len(whole) < count:
             raise ArtifactError(
-                f"{directory}: {count - len(known)} of {count} blocks of the {role} are missing or "
+                f"{directory}: {count - len(whole)} of {count} blocks of the {role} are missing or "
                 "damaged. Run the same command again; it plays what is missing."
             )
-        arms[role] = {name: np.concatenate([t[name] for t in known]) for name in known[0]}
+        arms[role] = {name: np.concatenate([t[name] for t in whole]) for name in whole[0]}
         _check_columns(directory, role, arms[role])
     return arms
 

@@ -138,6 +138,7 @@ def read_answers(path: Path, *, seed: int) -> ShuffledModels:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(
             f"{path} does not hold what the treatment's models said ({error}); a placebo is played "
-            "after the treatment."
+            "after the treatment. Where it is lost, delete the treatment's blocks "
+            "(calls-treatment-*.npz) too, and the same command plays both again."
         ) from error
     return ShuffledModels(outputs, batches, seed=seed)
