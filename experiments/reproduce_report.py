@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bwe_env.metrics import FIELD_METRICS
 from experiments.ab_blocks import read_calls, read_manifest
+from experiments.ab_power import power_of
 from experiments.ab_report import Report, report
 from experiments.ab_statistics import NOT_COUNTED, Row
 from experiments.ab_tables import change_text, guard_bound, p_text
@@ -74,6 +75,24 @@ class Reproduced:
 def verdict(row: Row) -> str:
     """Whether a row moved as published, significantly."""
     return {"for": AS_PUBLISHED, "against": AGAINST, "": NOT_SHOWN}[row.moves]
+
+
+def reason(row: Row) -> str:
+    """Why a counted row is not shown to move as published; what else there is to know of it."""
+    if not row.counts or not row.change.is_defined or row.moves:
+        return row.change.note
+    is_up = row.change.change_pct > 0.0
+    needed = power_of(row.change).networks_needed
+    if row.change.change_pct == 0.0:
+        why = "does not move"
+    elif is_up != (row.direction == "higher"):
+        why = "moves the other way, by chance or not"
+    elif math.isfinite(needed):
+        # For one row by itself: Holm takes more (experiments.ab_power).
+        why = f"so small a change takes {needed:,.0f} networks or more to show"
+    else:
+        why = "how many networks it takes to show is unknown"
+    return "; ".join(filter(None, (why, row.change.note)))
 
 
 def reproduced(folder: Path, experiment: PublishedExperiment, *, split: str) -> Reproduced:
@@ -168,7 +187,7 @@ def _rows_table(its: Reproduced) -> Any:
                 change_text(row.change),
                 p_text(row.p_holm) if counts else "not counted",
                 verdict(row) if counts else "reported",
-                row.change.note,
+                reason(row),
             ]
         )
     experiment = its.experiment

@@ -11,6 +11,7 @@ import pytest
 
 from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
 from bwe_env.metrics import FIELD_METRICS
+from experiments.ab_power import power_of
 from experiments.ab_published import Published
 from experiments.ab_report import report
 from experiments.artifact_store import Store
@@ -24,6 +25,7 @@ from experiments.reproduce_report import (
     NOT_SHOWN,
     Reproduced,
     conclusion,
+    reason,
     result_columns,
     tables,
     verdict,
@@ -70,6 +72,18 @@ def test_a_row_moves_as_published_against_it_or_is_not_shown() -> None:
     assert verdict(row(better, metric)) == AS_PUBLISHED
     assert verdict(row(worse, metric)) == AGAINST
     assert verdict(row(better, "peer_neteq_plc_cng_perc")) == NOT_SHOWN
+
+
+def test_a_row_that_is_not_shown_says_why() -> None:
+    slight, worse = (
+        reproduced("random-loss", change=c, placebo=1.0).treatment.rows[0] for c in (0.5, 1.5)
+    )
+    assert reason(slight) == ""  # it moves as published
+    unclear = dataclasses.replace(slight, p_holm=0.2)
+    needed = f"{power_of(slight.change).networks_needed:,.0f}"
+    assert reason(unclear) == f"so small a change takes {needed} networks or more to show"
+    unclear = dataclasses.replace(worse, p_holm=0.2)
+    assert reason(unclear) == "moves the other way, by chance or not"
 
 
 def test_only_rows_that_are_evidence_are_counted() -> None:
