@@ -1,7 +1,9 @@
 """Tune the rules that drive `baselines.targeted`: ``python -m experiments.targeting_rules``.
 
-The same rules, tuned on the same windows of train networks, that `experiments.report models` holds
-models against; and for those that give a score the logistic curve that makes it a probability.
+The rules that `experiments.report models` holds models against, and for those that give a score the
+logistic curve that makes it a probability. That report tunes them on the windows that its headline
+is taken from (random loss in calls with both causes, congestion after a spike); here they are all
+windows of train networks in which a question is asked, because a call asks it in all of them.
 """
 
 from __future__ import annotations
