@@ -22,7 +22,8 @@ from bwe_env.errors import ArtifactError
 from experiments.artifact_store import Store
 from experiments.plan_trials import STUDIES
 
-#: Configurations that come with the project, made by the full form of `experiments.reproduce`.
+#: Configurations that come with the project. docs/targeting.md tells how each was made; the full
+#: form of `experiments.reproduce` makes its own.
 SHIPPED = Path(__file__).parent / "delivered"
 #: How long a server may take to end once told, seconds. Ours.
 END_WAIT_S = 10.0
