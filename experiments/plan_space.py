@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bwe_env.config import from_mapping
+from bwe_env.gcc import GccParameters
 from bwe_env.targeting import TargetingPlan
 
 if TYPE_CHECKING:
@@ -109,10 +110,11 @@ SPACES: dict[str, PlanSpace] = {
     # Without an alarm the rate rises fast and yields late; a predicted congestion makes it yield
     # early, empty the queue fast (pacing, a narrow window) and wait.
     "congestion": PlanSpace(
-        fixed={},
+        fixed={(*_CONGESTION, "gcc.cwnd_min_bytes"): GccParameters.cwnd_min_bytes},
         knobs=(
             *_rate_control("base", additive=(4e3, 3e5), increase=(1.05, 1.6)),
-            *_rate_control(*_CONGESTION, additive=(1e3, 2e4), increase=(1.0, 1.15)),
+            _knob("base", "gcc.cwnd_min_bytes", low=3e3, high=6e4, whole=True),
+            *_rate_control(*_CONGESTION, additive=(1e3, 6e4), increase=(1.0, 1.15)),
             _knob(*_CONGESTION, "gcc.pacing_factor", low=1.1, high=2.5, log=False),
             _knob(*_CONGESTION, "gcc.cwnd_queue_s", low=0.03, high=0.35),
             _knob("congestion", "rate_scale", low=0.6, high=1.0, log=False),
@@ -139,19 +141,25 @@ SPACES: dict[str, PlanSpace] = {
         ),
     ),
     # Slow cellular links yield to every sign of a queue, if need be by dropping frames; fast ones
-    # keep their frames, and ramp up by hundreds of kbps per second: a slow one would drown in it.
+    # keep their frames, have a window that never closes for good, and ramp up by hundreds of kbps
+    # per second: a slow one would drown in it.
     "cellular": PlanSpace(
         fixed={(*_type("cellular-high"), "gcc.cwnd_drop_frames"): False},
-        knobs=tuple(
-            knob
-            for name, additive in (("cellular-low", (1e3, 6e4)), ("cellular-high", (4e3, 1e6)))
-            for knob in (
-                *_rate_control(*_type(name), additive=additive, increase=(1.03, 1.6)),
-                _knob(*_type(name), "gcc.increase_limit_extra_bps", low=1e4, high=6e5, whole=True),
-                _knob(*_type(name), "gcc.threshold_gain_up", low=0.002, high=0.03),
-                _knob(*_type(name), "gcc.pacing_factor", low=1.1, high=2.5, log=False),
-                _knob(*_type(name), "gcc.cwnd_queue_s", low=0.05, high=0.5),
-            )
+        knobs=(
+            _knob(*_type("cellular-high"), "gcc.cwnd_min_bytes", low=3e3, high=6e4, whole=True),
+            *(
+                knob
+                for name, additive in (("cellular-low", (1e3, 6e4)), ("cellular-high", (4e3, 1e6)))
+                for knob in (
+                    *_rate_control(*_type(name), additive=additive, increase=(1.0, 1.6)),
+                    _knob(
+                        *_type(name), "gcc.increase_limit_extra_bps", low=1e4, high=6e5, whole=True
+                    ),
+                    _knob(*_type(name), "gcc.threshold_gain_up", low=0.002, high=0.03),
+                    _knob(*_type(name), "gcc.pacing_factor", low=1.1, high=2.5, log=False),
+                    _knob(*_type(name), "gcc.cwnd_queue_s", low=0.03, high=0.5),
+                )
+            ),
         ),
     ),
 }
