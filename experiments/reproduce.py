@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,20 +34,13 @@ from experiments.published_experiments import CALL, experiment_of
 from experiments.reproduce_build import BuildSizes, build
 from experiments.reproduce_delivery import SHIPPED, Server, fill_store, served
 from experiments.reproduce_report import CONTROL, PLACEBO, RULES, TREATMENT, report_all
-from experiments.targeted_arms import Delivery, PlaceboArm, TargetedArm
+from experiments.targeted_arms import AlwaysArm, Delivery, PlaceboArm, TargetedArm
 
 #: Calls of each arm, by plan. Of the full form so many that the guard of drops can be decided where
 #: one call in 70 drops in one arm alone; of the quick one so many that it stays below 10 minutes on
 #: two cores. Ours.
 FULL_CALLS = {"congestion": 3000, "random-loss": 2000, "cellular": 5000}
 QUICK_CALLS = {"congestion": 448, "random-loss": 320, "cellular": 512}
-#: Further arms, which show how much there is to gain: by plan.
-HEADROOM: Mapping[str, Mapping[str, Arm]] = {
-    "random-loss": {
-        "classic": BaselineArm(baseline="gcc-classic-loss"),
-        "oracle": BaselineArm(baseline="oracle"),
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +146,22 @@ def arms(plan: str, url: str, out: Path, delivered: Path) -> dict[str, Arm]:
         RULES: TargetedArm(
             name="targeted by rules", folder=delivered / plan, delivery=delivery, driver="rules"
         ),
-        **HEADROOM.get(plan, {}),
+        **_further_arms(plan, delivered / plan),
         PLACEBO: PlaceboArm(name="placebo", treatment=treatment),
     }
+
+
+def _further_arms(plan: str, folder: Path) -> dict[str, Arm]:
+    """Arms that show what there is to gain, and what no knowledge of the network would."""
+    if plan == "congestion":
+        return {"always": AlwaysArm(name="alarm always on", folder=folder, alarm="congestion")}
+    if plan == "random-loss":
+        return {
+            "always": AlwaysArm(name="alarm always on", folder=folder, alarm="random_loss"),
+            "classic": BaselineArm(baseline="gcc-classic-loss"),
+            "oracle": BaselineArm(baseline="oracle"),
+        }
+    return {}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ when the calls are set up, or one of this machine.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.targeting import load_targeting
+from agents.targeting import PLAN_FILE, load_targeting
 from baselines.targeted import load_targeted
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
 from bwe_env.network import Network
 from bwe_env.rollout import run_calls
-from bwe_env.targeting import Targeting
+from bwe_env.sender_settings import SenderSettings
+from bwe_env.targeting import Targeting, TargetingPlan
 from experiments.artifact_store import Store
 from experiments.recorded_answers import RecordingModels, read_answers, write_answers
 from experiments.store_client import StoreClient
@@ -102,6 +104,49 @@ class TargetedArm:
             return self.delivery.fetch(self.folder)
         assert self.folder is not None
         return self.folder, "built-in"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlwaysArm:
+    """GCC with the settings of a plan's alarm from beginning to end, told nothing of the network.
+
+    What it gains, a better default would: a placebo alone does not tell that.
+    """
+
+    name: str
+    folder: Path
+    """of the configuration"""
+    alarm: Literal["random_loss", "congestion"]
+
+    def _settings(self) -> SenderSettings:
+        plan = TargetingPlan.read(self.folder / PLAN_FILE)
+        response = getattr(plan, self.alarm)
+        if response is None:
+            raise ConfigError(f"the plan in {self.folder} has no alarm for {self.alarm}.")
+        return SenderSettings().with_overrides({**plan.base, **response.settings})
+
+    def inputs(self, call: CallConfig) -> Mapping[str, Any]:
+        """The settings."""
+        return {"settings": dataclasses.asdict(self._settings())}
+
+    def play(
+        self,
+        networks: Sequence[Network],
+        seeds: Sequence[int],
+        call: CallConfig,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See `experiments.ab_arms.Arm`."""
+        settings = self._settings()
+        return run_calls(
+            networks,
+            "gcc",
+            call=settings.applied_to(call),
+            gcc=settings.gcc,
+            seeds=seeds,
+            batch_size=BATCH_CALLS,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

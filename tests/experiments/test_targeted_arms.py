@@ -13,11 +13,20 @@ from numpy.typing import NDArray
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
 from bwe_env.labels import NETWORK_CLASSES
+from bwe_env.rollout import run_calls
+from bwe_env.sender_settings import SenderSettings
+from bwe_env.targeting import TargetingPlan
 from experiments.ab_arms import BaselineArm
 from experiments.artifact_store import Store
 from experiments.published_experiments import experiment_of
 from experiments.reproduce_delivery import SHIPPED, fill_store, served
-from experiments.targeted_arms import Delivery, PlaceboArm, TargetedArm, folder_digest
+from experiments.targeted_arms import (
+    AlwaysArm,
+    Delivery,
+    PlaceboArm,
+    TargetedArm,
+    folder_digest,
+)
 
 CALL = CallConfig(duration_s=20.0)
 SEEDS = (0,)
@@ -154,3 +163,18 @@ def test_the_same_files_have_the_same_digest_wherever_they_are(tmp_path: Path) -
     assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")
     (tmp_path / "b" / "models" / "x").write_text("2")
     assert folder_digest(tmp_path / "a") != folder_digest(tmp_path / "b")
+
+
+def test_an_alarm_that_is_always_on_is_a_call_configured_so_from_the_beginning() -> None:
+    folder = SHIPPED / "congestion"
+    plan = TargetingPlan.read(folder / "plan.json")
+    assert plan.congestion is not None
+    settings = SenderSettings().with_overrides({**plan.base, **plan.congestion.settings})
+    chosen = experiment_of("congestion").networks("validation", 2)
+    arm = AlwaysArm(name="always", folder=folder, alarm="congestion")
+    expected = run_calls(
+        chosen, "gcc", call=settings.applied_to(CALL), gcc=settings.gcc, seeds=(0,)
+    )
+    same(arm.play(chosen, SEEDS, CALL), expected)
+    with pytest.raises(ConfigError, match="no alarm for random_loss"):
+        AlwaysArm(name="always", folder=folder, alarm="random_loss").play(chosen, SEEDS, CALL)
