@@ -39,7 +39,7 @@ from experiments.targeted_arms import AlwaysArm, Delivery, PlaceboArm, TargetedA
 #: Calls of each arm, by plan. Of the full form so many that the guard of drops can be decided where
 #: one call in 70 drops in one arm alone; of the quick one so many that it stays below 10 minutes on
 #: two cores. Ours.
-FULL_CALLS = {"congestion": 3000, "random-loss": 2000, "cellular": 5000}
+FULL_CALLS = {"congestion": 3000, "random-loss": 1600, "cellular": 5000}
 QUICK_CALLS = {"congestion": 448, "random-loss": 320, "cellular": 512}
 
 
