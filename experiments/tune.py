@@ -75,16 +75,6 @@ class TuneConfig:
     """smaller numbers of networks, trials and candidates, for a look at how it goes"""
 
     def __post_init__(self) -> None:
-        for name in self.targets:
-            if name not in TARGETS:
-                raise unknown_name("target of --targets", name, TARGETS)
-        if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ConfigError("--targets must name at least one target, and none of them twice.")
-        for name in ("trials", "networks", "validation", "test", "seeds", "candidates"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} must be at least 1.")
-        if not 0.0 <= self.delay_slack <= 10.0:
-            raise ConfigError(f"--delay-slack {self.delay_slack} must be from 0 to 10.")
         if self.quick:
             for name, value in QUICK.items():
                 object.__setattr__(self, name, min(value, getattr(self, name)))
@@ -103,8 +93,28 @@ class TuneConfig:
 HELD_OUT_SEEDS = (0, 1, 2)
 
 
+def check(config: TuneConfig) -> None:
+    """Refuse options that mean nothing.
+
+    Raises:
+        UnknownNameError: a target that there is not.
+        ConfigError: a number out of range, or a target named twice.
+    """
+    for name in config.targets:
+        if name not in TARGETS:
+            raise unknown_name("target of --targets", name, TARGETS)
+    if not config.targets or len(set(config.targets)) < len(config.targets):
+        raise ConfigError("--targets must name at least one target, and none of them twice.")
+    for name in ("trials", "networks", "validation", "test", "seeds", "candidates"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"--{name} must be at least 1.")
+    if not 0.0 <= config.delay_slack <= 10.0:
+        raise ConfigError(f"--delay-slack {config.delay_slack} must be from 0 to 10.")
+
+
 def tune(config: TuneConfig) -> int:
     """Run the command; returns its exit code."""
+    check(config)
     config.out.mkdir(parents=True, exist_ok=True)
     executor = make_executor(config.executor, workers=config.workers)
     try:
