@@ -159,8 +159,16 @@ def _columns(rows: Sequence[Mapping[str, str]]) -> Calls:
         name: np.array([row[name] for row in rows])
         for name in ("network", "network_type", "network_class")
     }
-    numbers = {name: np.array([float(row[name]) for row in rows]) for name in MEASURED}
+    numbers = {name: np.array([_number(row[name]) for row in rows]) for name in MEASURED}
     return {**words, "seed": np.array([int(row["seed"]) for row in rows]), **numbers}
+
+
+#: How a table of calls spells flags.
+_FLAGS = {"True": 1.0, "False": 0.0}
+
+
+def _number(text: str) -> float:
+    return _FLAGS[text] if text in _FLAGS else float(text)
 
 
 def write_results(path: Path, rows: Mapping[tuple[str, str], Difference]) -> None:
