@@ -143,10 +143,14 @@ def test_torch_has_one_thread_in_a_worker_that_loads_it():
 
 
 SLEEPER = """
+import signal
+
 from experiments.executor import LocalExecutor
 from tests.experiments import executor_work as work
 
 if __name__ == "__main__":
+    # A shell's background jobs inherit an ignored SIGINT, which Python would leave ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     executor = LocalExecutor(2)
     for _, process in executor.map(work.process_id, range(4)):
         print(process, flush=True)
