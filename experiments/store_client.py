@@ -82,9 +82,16 @@ class _SetUp:
         self.reason = f"it took longer than the {seconds:g} s there are"
         self.remote: RemoteStore | None = None
         self.is_over = threading.Event()
+        self._is_abandoned = False
+
+    def fail(self, reason: str) -> None:
+        """Note why there is no newer version; what breaks because it is abandoned is no reason."""
+        if not self._is_abandoned:
+            self.reason = reason
 
     def abandon(self) -> None:
         """Stop loading: from now on the call needs the network for itself."""
+        self._is_abandoned = True
         self.deadline.cancel()
         if self.remote is not None:
             self.remote.close()
@@ -217,11 +224,11 @@ class StoreClient:
             set_up.cached = self._cached(set_up)
             set_up.newest = self._newest(set_up)
         except BweEnvError as error:
-            set_up.reason = str(error)
+            set_up.fail(str(error))
         except Exception as error:
             # A call must begin whatever a server does to us; the traceback is for whoever mends it.
             _LOG.exception("reference %r: the set-up failed", set_up.reference)
-            set_up.reason = f"{type(error).__name__}: {error}"
+            set_up.fail(f"{type(error).__name__}: {error}")
         finally:
             set_up.is_over.set()
 
