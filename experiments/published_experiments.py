@@ -1,12 +1,13 @@
 """The four published A/B tests of network-targeted bandwidth estimation, and how they are repeated.
 
-Published numbers: Meta, "Better video for mobile RTC with AV1 and HD" and its companion on machine
-learning for bandwidth estimation (engineering blog, March 2024), relative change from hand-tuned
-rules to targeting with 95 % half widths. The article gives no unit; they are taken as percent. It
-names its metrics, and not their formulas: ours are those of `bwe_env.metrics.FIELD_METRICS`.
+Published numbers: Meta's engineering blog on machine learning for bandwidth estimation, March 2024,
+relative change from hand-tuned rules to targeting with 95 % half widths. The article gives no unit;
+they are taken as percent. It names its metrics, and not their formulas: ours are those of
+`bwe_env.metrics.FIELD_METRICS`.
 
-Networks, call, control and placebo are settled here, before any of them was played. Control is
-libwebrtc M150's GCC. Networks are of the test split: no model, rule or plan was made with them.
+Control is libwebrtc M150's GCC. Networks are of the test split: no model, rule or plan was made
+with them. They, the call and the control were settled before any was played, but for
+`LOOKED_AT_NETWORKS`; docs/targeting.md says what was changed when.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from experiments.tuning_networks import class_networks, mean_capacity_bps
 
 #: Calls last as long as the last-minute metrics need; traces of the catalog are as long.
 CALL = CallConfig(duration_s=180.0)
-#: What a fast network carries on average, at least: three times what it takes for a good picture of
-#: a talking head. Ours; the article does not say what "high bandwidth" is.
+#: What a fast network carries on average, at least. Ours, as `CELLULAR_LOW_BPS`: the article does
+#: not say what "high bandwidth" is.
 HIGH_BANDWIDTH_BPS = 2e6
-
 
 #: Low-bandwidth networks of the test split that an earlier plan for congestion was tested on, and
 #: failed (docs/targeting.md): what was made after that look is tested on those behind them.
-LOOKED_AT = 3000
+LOOKED_AT_NETWORKS = 3000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ def _published(**rows: tuple[float, float]) -> dict[str, Published]:
 def low_bandwidth(split: str, count: int) -> Sequence[Network]:
     """Networks of any type whose mean capacity in the call is below `CELLULAR_LOW_BPS`.
 
-    Of the test split those behind the first `LOOKED_AT`.
+    Of the test split those behind the first `LOOKED_AT_NETWORKS`.
     """
-    skipped = LOOKED_AT if split == "test" else 0
+    skipped = LOOKED_AT_NETWORKS if split == "test" else 0
     slow = _first(
         split,
         skipped + count,

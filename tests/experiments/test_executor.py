@@ -124,9 +124,10 @@ def test_leaving_the_loop_early_ends_the_workers():
 
 def test_closing_twice_is_allowed():
     executor = LocalExecutor(1)
-    list(executor.map(work.square, [1]))
+    ((_, process),) = executor.map(work.process_id, [1])
     executor.close()
     executor.close()
+    assert not is_running(process)
 
 
 def test_workers_have_one_thread_and_do_not_load_torch_for_it(
