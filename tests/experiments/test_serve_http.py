@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,16 +81,20 @@ def test_what_is_no_single_range_is_416(text: str) -> None:
     assert refusal.value.status == 416
 
 
+def status_of(read: Callable[[], object]) -> int:
+    """What a request is answered with that is read so: 200, or why it is refused."""
+    try:
+        read()
+    except RequestRefused as refusal:
+        return refusal.status
+    return 200
+
+
 @given(st.text(max_size=40))
 def test_no_header_text_breaks_the_reading_of_ranges_and_tags(text: str) -> None:
-    for read in (
-        lambda: byte_range(f"bytes={text}", 100),
-        lambda: matches_entity_tag(text, A, is_weak_allowed=True),
-    ):
-        try:
-            read()
-        except RequestRefused as refusal:
-            assert 400 <= refusal.status < 500
+    assert status_of(lambda: byte_range(f"bytes={text}", 100)) in (200, 416)
+    read_tag = status_of(lambda: matches_entity_tag(text, A, is_weak_allowed=True))
+    assert read_tag in (200, 400)
 
 
 def test_a_tag_is_the_digest_in_quotes_and_a_list_matches_any_of_its_tags() -> None:
