@@ -20,6 +20,7 @@ from stable_baselines3.common.logger import HParam, Image
 
 from agents.export import save_policy
 from agents.policy_estimator import PolicyEstimator
+from agents.policy_setting import PolicySetting
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -103,7 +104,7 @@ class ValidationCallback(BaseCallback):
         policy_directory: where the best policy goes in its safe form.
         checkpoint: where the archive to resume from goes, at every validation.
         environment: id of the environment, kept with the policy.
-        action_mode: the environment's.
+        setting: of the policy, kept with it.
         best_reward: what an earlier part of the same run has reached.
         report: receives one line per validation.
     """
@@ -116,7 +117,7 @@ class ValidationCallback(BaseCallback):
         policy_directory: Path,
         checkpoint: Path,
         environment: str,
-        action_mode: str,
+        setting: PolicySetting,
         best_reward: float = -np.inf,
         report: Callable[[str], None] = print,
     ) -> None:
@@ -128,7 +129,7 @@ class ValidationCallback(BaseCallback):
         self._policy_directory = policy_directory
         self._checkpoint = checkpoint
         self._environment = environment
-        self._action_mode = action_mode
+        self._setting = setting
         self._report = report
         self._validated_at = 0
         self._gcc: Calls | None = None
@@ -153,7 +154,7 @@ class ValidationCallback(BaseCallback):
         self._validated_at = self.num_timesteps
         policy = PolicyEstimator.from_sb3(
             self.model.policy,  # type: ignore[arg-type]
-            action_mode=self._action_mode,
+            setting=self._setting,
         )
         calls = self._validation.run(policy)
         if self._gcc is None:

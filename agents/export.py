@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.artifact import read_artifact_manifest, read_artifact_weights, write_artifact
-from bwe_env.errors import ArtifactError, UnknownNameError
+from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
 
-FORMAT = "bwe-env policy 1"
+FORMAT = "bwe-env policy 2"
 ARCHITECTURES = ("mlp",)
 WEIGHTS_FILE = "policy.safetensors"
 MANIFEST_FILE = "policy.json"
@@ -36,12 +36,12 @@ def save_policy(
     folder = Path(directory)
     weights = save({key: value.contiguous() for key, value in policy.network.state_dict().items()})
     manifest = {
-        "action_mode": policy.action_mode,
         "architecture": "mlp",
         "environment": environment,
         "extra": dict(extra or {}),
         "format": FORMAT,
         "mlp": dataclasses.asdict(policy.architecture),
+        "setting": policy.setting.to_json(),
     }
     write_artifact(folder / WEIGHTS_FILE, folder / MANIFEST_FILE, weights, manifest)
 
@@ -77,6 +77,7 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
     from safetensors.torch import load
 
     from agents.policy_estimator import MlpArchitecture, PolicyEstimator
+    from agents.policy_setting import PolicySetting
 
     folder = Path(directory)
     manifest = read_manifest(folder)
@@ -91,7 +92,7 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
         architecture = MlpArchitecture(**manifest["mlp"])
         network = architecture.build()
         network.load_state_dict(load(content))
-        action_mode = str(manifest["action_mode"])
-    except (KeyError, TypeError, RuntimeError, UnknownNameError) as error:
+        setting = PolicySetting.from_json(manifest["setting"])
+    except (KeyError, TypeError, RuntimeError, ConfigError, UnknownNameError) as error:
         raise ArtifactError(f"{folder}: weights and manifest do not fit: {error}.") from error
-    return PolicyEstimator(network, architecture, action_mode=action_mode)
+    return PolicyEstimator(network, architecture, setting=setting)

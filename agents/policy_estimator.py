@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from agents.policy_setting import PolicySetting
+from bwe_env.action import ActionMode
 from bwe_env.errors import ArtifactError, unknown_name
 
 if TYPE_CHECKING:
@@ -63,18 +65,23 @@ class PolicyEstimator:
     Args:
         network: maps (rows, observation length) to (rows, action length).
         architecture: its shape.
-        action_mode: the environment's, which the policy was trained in.
+        setting: what the policy was trained to see and to set.
     """
 
     def __init__(
-        self, network: torch.nn.Module, architecture: MlpArchitecture, *, action_mode: str
+        self, network: torch.nn.Module, architecture: MlpArchitecture, *, setting: PolicySetting
     ) -> None:
         self.network = network.eval()
         self.architecture = architecture
-        self.action_mode = action_mode
+        self.setting = setting
+
+    @property
+    def action_mode(self) -> ActionMode:
+        """The environment's."""
+        return self.setting.action_mode
 
     @classmethod
-    def from_sb3(cls, policy: ActorCriticPolicy, *, action_mode: str) -> PolicyEstimator:
+    def from_sb3(cls, policy: ActorCriticPolicy, *, setting: PolicySetting) -> PolicyEstimator:
         """A copy of the actor of a Stable-Baselines3 ``MlpPolicy``; training on changes nothing."""
         layers = [*policy.mlp_extractor.policy_net, policy.action_net]
         linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
@@ -89,15 +96,13 @@ class PolicyEstimator:
         copies = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
         for copy, layer in zip(copies, linear, strict=True):
             copy.load_state_dict(layer.state_dict())
-        return cls(network, architecture, action_mode=action_mode)
+        return cls(network, architecture, setting=setting)
 
     def reset(self, num_envs: int) -> None:
         """Nothing to forget: the observation carries the history."""
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        """Actions in [-1, 1], shape (rows, action length). The capacity is not looked at."""
+    def act(self, observation: NDArray[np.float32], truth: Any) -> NDArray[np.float32]:
+        """Actions in [-1, 1], shape (rows, action length). The truth is not looked at."""
         rows, width = observation.shape
         if width != self.architecture.inputs:
             raise ArtifactError(

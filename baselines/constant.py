@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.action import rate_to_action
+from bwe_env.action import ActionMode, rate_to_action
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
+from bwe_env.truth import GroundTruth
 
 #: Rate of the bare name "constant": 360p at 30 frames per second (the ladder of bwe_env.quality),
 #: and no measured network type has a lower median capacity. Ours.
@@ -24,7 +23,7 @@ class ConstantRate:
         call: where those two come from.
     """
 
-    action_mode: Literal["rate", "scale"] = "rate"
+    action_mode: ActionMode = "rate"
 
     def __init__(self, rate_bps: float, *, call: CallConfig) -> None:
         if not call.min_rate_bps <= rate_bps <= call.max_rate_bps:
@@ -39,8 +38,6 @@ class ConstantRate:
     def reset(self, num_envs: int) -> None:
         """Nothing to forget."""
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         """The same action for every call."""
         return np.full((len(observation), 1), self._action, dtype=np.float32)

@@ -6,14 +6,13 @@ and the queue it leaves behind when the capacity falls is drained by the headroo
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.action import rate_to_action
+from bwe_env.action import ActionMode, rate_to_action
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
+from bwe_env.truth import GroundTruth
 
 #: Share of the capacity asked for. The rest carries headers, audio and the encoder's noise, and
 #: drains queues. Ours: the best of 0.6, 0.7, 0.8, 0.9, 1.0 in mean reward on the validation split
@@ -29,7 +28,7 @@ class Oracle:
         call: the range of rates; targets are clipped to it.
     """
 
-    action_mode: Literal["rate", "scale"] = "rate"
+    action_mode: ActionMode = "rate"
 
     def __init__(self, *, headroom_ratio: float = DEFAULT_HEADROOM_RATIO, call: CallConfig) -> None:
         if not 0.0 < headroom_ratio <= 1.5:
@@ -44,12 +43,10 @@ class Oracle:
     def reset(self, num_envs: int) -> None:
         """Nothing to forget."""
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         """Actions of shape (calls, 1) from the capacity of each call's link now."""
         rate_bps = np.clip(
-            self.headroom_ratio * np.asarray(capacity_bps, dtype=np.float64),
+            self.headroom_ratio * truth.capacity_bps,
             self._min_rate_bps,
             self._max_rate_bps,
         )

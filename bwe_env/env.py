@@ -33,8 +33,10 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
     ## Action Space
     `Box(-1, 1, (1,), float32)`. `action_mode="rate"`: the target rate on a logarithmic scale from
     `call.min_rate_bps` to `call.max_rate_bps`. `action_mode="scale"`: GCC's target times
-    `2 ** action`; 0 is GCC. Finite actions outside the box are clipped and counted in
-    `info["clipped_actions"]`; NaN or a wrong shape raises `ActionError`.
+    `2 ** action`; 0 is GCC. `action_mode="config"`: `Box(-1, 1, (8,), float32)`, the parameters of
+    GCC in `bwe_env.action.CONFIG_PARAMETERS`; 0 leaves each as it is. Finite actions outside the
+    box are clipped and counted in `info["clipped_actions"]`; NaN or a wrong shape raises
+    `ActionError`.
 
     ## Observation Space
     `Box(-1, 1, (history * features,), float32)`: the last `observation.history` intervals, the
@@ -118,7 +120,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         return observations[0], info
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Let one action act for one interval; shape (1,)."""
+        """Let one action act for one interval; its shape is that of the action space."""
         return self._vector.step_one(action)
 
     def render(self) -> Any:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bwe_env.action import ActionMode
 from bwe_env.errors import ActionError
 from bwe_env.feedback import FeedbackReport, SentPacket
+
+if TYPE_CHECKING:
+    from bwe_env.truth import GroundTruth
 
 #: `next_timeout_us` of an estimator that wants no timer.
 NO_TIMEOUT_US = 1 << 62
@@ -70,20 +74,18 @@ EstimatorFactory = Callable[[], BandwidthEstimator]
 class RatePolicy(Protocol):
     """Decides once per interval for many calls at once."""
 
-    action_mode: Literal["rate", "scale"]
+    action_mode: ActionMode
 
     def reset(self, num_envs: int) -> None:
         """Forget everything; `num_envs` calls begin."""
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         """Actions in the environment's action space.
 
         Args:
             observation: shape (num_envs, size), as the environment gives it.
-            capacity_bps: shape (num_envs,), ground truth at this moment, for oracles only.
+            truth: of this moment, for oracles only.
 
         Returns:
-            Shape (num_envs, 1), in [-1, 1].
+            Shape (num_envs, 1), or (num_envs, number of parameters) in mode "config"; in [-1, 1].
         """

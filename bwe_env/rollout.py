@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.action import action_to_rate, action_to_scale, check_actions
+from bwe_env.action import action_size, action_to_values, check_actions
 from bwe_env.call_table import call_columns
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, unknown_name
@@ -28,13 +28,14 @@ from bwe_env.network import Network
 from bwe_env.network_features import BIN_S
 from bwe_env.observation import NUM_FEATURES, ObservationConfig
 from bwe_env.reward import RewardConfig
-from bwe_env.sim.batch import MODE_NONE, MODE_RATE, MODE_SCALE
+from bwe_env.sim.batch import CORE_MODES, MODE_NONE
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
 from bwe_env.sim.packet import FATE_DELIVERED
 from bwe_env.sim.state import World
 from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import TELEMETRY, NetworkModels
+from bwe_env.truth import GroundTruth
 from bwe_env.units import BITS_PER_BYTE, s_to_us
 
 Controller = Literal["gcc"] | RatePolicy | EstimatorFactory
@@ -131,6 +132,8 @@ def record_calls(
     *,
     call: CallConfig | None = None,
     seeds: Sequence[int] = (0,),
+    reward: RewardConfig | None = None,
+    observation: ObservationConfig | None = None,
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
     targeting: SettingsPolicy | None = None,
@@ -148,8 +151,8 @@ def record_calls(
         controller,
         call=call or CallConfig(),
         seeds=seeds,
-        reward=None,
-        observation=None,
+        reward=reward,
+        observation=observation,
         gcc=gcc,
         network_models=network_models,
         targeting=targeting,
@@ -200,6 +203,8 @@ def _play(
 ) -> Iterator[_Batch]:
     """Run every network with every seed, a batch at a time, networks outermost."""
     _check_controller(controller)
+    check_targetable(targeting, getattr(controller, "action_mode", "rate"))
+    gcc = gcc or GccParameters()
     if len(networks) == 0 or len(seeds) == 0:
         raise ConfigError("calls need at least one network and one seed.")
     pairs = [(index, seed) for index in range(len(networks)) for seed in seeds]
@@ -225,7 +230,7 @@ def _play(
                 targeting.reset(len(batch))
             for env, (index, seed) in enumerate(batch):
                 world.reset(env, index, call_key(networks[index].name, seed))
-            series = _run_batch(world, controller, call, threads, num_threads)
+            series = _run_batch(world, controller, call, gcc, threads, num_threads)
             yield _Batch(pairs=batch, world=world, **series)
 
 
@@ -236,7 +241,7 @@ def _make_world(
     call: CallConfig,
     reward: RewardConfig | None,
     observation: ObservationConfig | None,
-    gcc: GccParameters | None,
+    gcc: GccParameters,
     network_models: NetworkModels | None,
     targeting: SettingsPolicy | None = None,
 ) -> World:
@@ -245,13 +250,22 @@ def _make_world(
         num_envs,
         networks,
         call,
-        gcc=gcc or GccParameters(),
+        gcc=gcc,
         reward=reward or RewardConfig(),
         observation=observation or ObservationConfig(),
         controller=_controller_id(controller),
         models=network_models,
         targeting=targeting,
     )
+
+
+def check_targetable(targeting: SettingsPolicy | None, action_mode: str) -> None:
+    """Raise `ConfigError` where targeting and an action would both set GCC's parameters."""
+    if targeting is not None and action_mode == "config":
+        raise ConfigError(
+            "targeting and actions in mode 'config' both set GCC's parameters. Use action_mode "
+            "'rate' or 'scale' with targeting."
+        )
 
 
 def check_models_interval(models: NetworkModels | SettingsPolicy | None, interval_s: float) -> None:
@@ -327,7 +341,7 @@ def run_series(
             "the queue of the other direction sets the delay of feedback, so reverse.delay_steps "
             "has no place with backward; leave it out of both networks."
         )
-    call = call or CallConfig()
+    call, gcc = call or CallConfig(), gcc or GccParameters()
     networks = [network] if backward is None else [network, backward]
     num_envs = len(networks) * len(seeds)
     world = _make_world(
@@ -350,7 +364,7 @@ def run_series(
             _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
-        played_to_end = _run_batch(world, controller, call, threads, num_threads, watch)
+        played_to_end = _run_batch(world, controller, call, gcc, threads, num_threads, watch)
     steps = played_to_end["steps"]
     to_bps = BITS_PER_BYTE / call.interval_s
     series = []
@@ -389,6 +403,7 @@ def _run_batch(
     world: World,
     controller: Controller,
     call: CallConfig,
+    gcc: GccParameters,
     threads: ThreadPoolExecutor,
     num_threads: int,
     watch: Callable[[int], None] | None = None,
@@ -410,7 +425,7 @@ def _run_batch(
     estimators: ExternalEstimators | None = None
     if _is_policy(controller):
         controller.reset(world.num_envs)
-        mode = MODE_RATE if controller.action_mode == "rate" else MODE_SCALE
+        mode = CORE_MODES[controller.action_mode]
     elif callable(controller):
         estimators = ExternalEstimators(world, controller, call)
     parts = min(num_threads, world.num_envs)
@@ -419,7 +434,7 @@ def _run_batch(
         if not active.any():
             break
         if mode != MODE_NONE:
-            decisions = _decisions(world, cast(RatePolicy, controller), call)
+            decisions = _decisions(world, cast(RatePolicy, controller), call, gcc)
         if estimators is not None:
             estimators.advance((position + 1) * interval_us)
         world.step(
@@ -440,11 +455,12 @@ def _run_batch(
     return {"steps": steps, "telemetry": telemetry, "probabilities": probabilities}
 
 
-def _decisions(world: World, policy: RatePolicy, call: CallConfig) -> NDArray[np.float64]:
+def _decisions(
+    world: World, policy: RatePolicy, call: CallConfig, gcc: GccParameters
+) -> NDArray[np.float64]:
     observation = world.history.reshape(world.num_envs, -1).copy()
+    mode = policy.action_mode
     actions, _ = check_actions(
-        policy.act(observation, world.present_capacity_bps()), world.num_envs
+        policy.act(observation, GroundTruth(world)), world.num_envs, action_size(mode)
     )
-    if policy.action_mode == "rate":
-        return action_to_rate(actions, call.min_rate_bps, call.max_rate_bps)
-    return action_to_scale(actions)
+    return action_to_values(mode, actions, call, gcc)

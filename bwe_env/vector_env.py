@@ -22,11 +22,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from bwe_env.action import (
+    action_size,
     action_to_rate,
     action_to_scale,
-    check_action,
-    check_action_mode,
+    action_to_values,
     check_actions,
+    is_plain_action,
 )
 from bwe_env.config import CallConfig, RandomisationConfig, from_mapping
 from bwe_env.errors import ConfigError, unknown_name
@@ -35,8 +36,8 @@ from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array
 from bwe_env.reward import RewardConfig
-from bwe_env.rollout import check_models_interval
-from bwe_env.sim.batch import MODE_RATE, MODE_SCALE
+from bwe_env.rollout import check_models_interval, check_targetable
+from bwe_env.sim.batch import CORE_MODES
 from bwe_env.sim.call import STATUS_DROPPED
 from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.rng import STREAM_START, uniform
@@ -46,6 +47,7 @@ from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import NetworkModels
 from bwe_env.trace import SPLITS, real_networks
 from bwe_env.trace import networks as split_networks
+from bwe_env.truth import GroundTruth
 from bwe_env.units import s_to_us
 
 #: What `STEP` holds, all of it float64.
@@ -108,7 +110,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         num_envs: calls side by side.
         call: everything about the call that is not its network; a `CallConfig` or its JSON form.
         networks: a split ("train", "validation", "test"), a directory of traces, or networks.
-        action_mode: "rate" or "scale" (see `bwe_env.action`).
+        action_mode: "rate", "scale" or "config" (see `bwe_env.action`).
         observation: how much history is shown.
         reward: weights of the reward's terms.
         gcc: parameters of the GCC inside.
@@ -158,7 +160,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             raise ConfigError(f"num_threads={num_threads!r} must be a whole number, at least 1.")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise unknown_name("render_mode", render_mode, self.metadata["render_modes"])
-        check_action_mode(action_mode)
+        self._action_size = action_size(action_mode)
+        check_targetable(targeting, action_mode)
         self.num_envs = num_envs
         self.call_config = _config(CallConfig, call)
         self.observation_config = _config(ObservationConfig, observation)
@@ -175,7 +178,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
         box = gymnasium.spaces.Box
         size = math.prod(self.observation_config.shape(network_models))
-        self.single_action_space = box(-1.0, 1.0, shape=(1,), dtype=np.float32)
+        self.single_action_space = box(-1.0, 1.0, shape=(self._action_size,), dtype=np.float32)
         self.single_observation_space = box(-1.0, 1.0, shape=(size,), dtype=np.float32)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -257,7 +260,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         """Let one action per call act for one interval.
 
         Args:
-            actions: shape (num_envs, 1); finite ones outside [-1, 1] are clipped and counted in
+            actions: shape (num_envs, 1), or (num_envs, parameters) in mode "config"; finite ones
+                outside [-1, 1] are clipped and counted in
                 ``info["clipped_actions"]``.
 
         Raises:
@@ -265,10 +269,13 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             ResetNeeded: before the first reset, or a call is over and autoreset is disabled.
         """
         self._require_reset()
-        values, was_clipped = check_actions(actions, self.num_envs)
+        values, was_clipped = check_actions(actions, self.num_envs, self._action_size)
         resetting = self._done.copy()
         active = ~resetting
-        self._advance(self._decisions(values), active)
+        self._advance(
+            action_to_values(self.action_mode, values, self.call_config, self.gcc_parameters),
+            active,
+        )
         self._clipped += was_clipped & active
         world = self._world
         world.steps["clipped_actions"] = self._clipped
@@ -293,9 +300,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         """
         if self._done[0] or not self._was_reset[0]:
             self._require_reset()
-        value, was_clipped = check_action(action)
-        self._decision_one[0] = self._decisions(value)
-        self._advance(self._decision_one, _ONE)
+        values, was_clipped = self._decision_of_one(action)
+        self._advance(values, _ONE)
         world = self._world
         if was_clipped:
             self._clipped += 1
@@ -355,9 +361,9 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._last_steps
 
     @property
-    def present_capacity_bps(self) -> NDArray[np.float64]:
-        """Ground truth for oracles: each bottleneck's capacity now, shape (num_envs,)."""
-        return self._world.present_capacity_bps()
+    def truth(self) -> GroundTruth:
+        """For oracles: what no estimator can know."""
+        return GroundTruth(self._world)
 
     @property
     def packets_sent(self) -> int:
@@ -436,16 +442,26 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if self.render_mode is not None:
             self._new_timeline(env)
 
-    def _decisions(self, actions: Any) -> Any:
-        """What the compiled core is given for actions in [-1, 1]: rates in bps, or factors."""
-        if self.action_mode == "scale":
-            return action_to_scale(actions)
+    def _decision_of_one(self, action: Any) -> tuple[NDArray[np.float64], bool]:
+        """What the compiled core is given for the action of one call, and whether it was clipped.
+
+        A plain number takes a short way: four times as fast, and the same to the bit.
+        """
         call = self.call_config
-        return action_to_rate(actions, call.min_rate_bps, call.max_rate_bps)
+        if not is_plain_action(action) or self.action_mode == "config":
+            actions, was_clipped = check_actions([action], 1, self._action_size)
+            values = action_to_values(self.action_mode, actions, call, self.gcc_parameters)
+            return values, bool(was_clipped[0])
+        value = float(action[0])
+        if self.action_mode == "scale":
+            self._decision_one[0] = action_to_scale(value)
+        else:
+            self._decision_one[0] = action_to_rate(value, call.min_rate_bps, call.max_rate_bps)
+        return self._decision_one, False
 
     def _advance(self, decisions: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
         self._world.step(
-            MODE_RATE if self.action_mode == "rate" else MODE_SCALE,
+            CORE_MODES[self.action_mode],
             decisions,
             active,
             interval_us=self._interval_us,

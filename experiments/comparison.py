@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from bwe_env.network import Network
+from experiments.contenders import Contender
 from experiments.evaluation import (
     SHOWN,
     Calls,
-    Contender,
     Setting,
     difference,
     interval,

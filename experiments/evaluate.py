@@ -24,16 +24,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bwe_env.config import CallConfig
-from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.errors import ConfigError
 from bwe_env.rfc8867 import suite as published_suite
 from bwe_env.scenario import read_scenarios
 from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
+from experiments.contenders import find_contender, is_directory
 from experiments.networks import named_networks
 from experiments.tables import make_table, refuse_existing, show, write_csv
 
 if TYPE_CHECKING:
-    from experiments.evaluation import Calls, Contender, Setting
+    from experiments.contenders import Contender
+    from experiments.evaluation import Calls, Setting
 
 #: Synthetic networks of an evaluation without --traces: the whole test split.
 DEFAULT_NETWORKS = 120
@@ -89,7 +91,7 @@ def evaluate(config: EvaluateConfig) -> int:
     if config.scenarios is not None:
         return evaluate_scenarios(config, Path(config.scenarios))
     call = CallConfig(duration_s=config.duration_s, max_rate_bps=config.max_rate_bps)
-    contender, setting = find_contender(config, call)
+    contender, setting = find_contender(config.estimator, call), _setting(config, call)
     split = config.split or ("all" if config.traces else "test")
     networks = named_networks(traces=config.traces, split=split, count=config.networks)
 
@@ -111,15 +113,15 @@ def evaluate_suite(config: EvaluateConfig, name: str) -> int:
     """Play a suite and print what was met; the exit code does not depend on that."""
     started_s = time.monotonic()
     scenarios = published_suite(name)
-    from experiments import evaluation, suite
+    from experiments import suite
 
     call = CallConfig(max_rate_bps=config.max_rate_bps)
     fixed = ["scenarios", "traces", "split", "networks", "duration_s"]
-    if not evaluation.is_run_directory(config.estimator):
+    if not is_directory(config.estimator):
         call = scenarios[0].call  # an agent, though, has to have the rates it was trained for
         fixed.append("max_rate_bps")
     _refuse_options(config, fixed, f"suite {name!r}")
-    contender, setting = find_contender(config, call)
+    contender, setting = find_contender(config.estimator, call), _setting(config, call)
     with _progress(len(scenarios), unit="case") as bar:
         verdicts = suite.play(scenarios, contender, setting, progress=bar.update)
     if config.out is not None:
@@ -141,7 +143,10 @@ def evaluate_scenarios(config: EvaluateConfig, path: Path) -> int:
     from experiments import evaluation
 
     # All of them first: what does not fit one scenario is said before another is played.
-    played = [(s, *find_contender(config, s.call)) for s in scenarios.values()]
+    played = [
+        (s, find_contender(config.estimator, s.call), _setting(config, s.call))
+        for s in scenarios.values()
+    ]
     tables, rows = [], []
     with _progress(len(scenarios), unit="scenario") as bar:
         for scenario, contender, setting in played:
@@ -159,6 +164,12 @@ def evaluate_scenarios(config: EvaluateConfig, path: Path) -> int:
     return 0
 
 
+def _setting(config: EvaluateConfig, call: CallConfig) -> Setting:
+    from experiments.evaluation import Setting
+
+    return Setting(call=call, seeds=tuple(range(config.seeds)), num_threads=config.num_threads)
+
+
 def _refuse_options(config: EvaluateConfig, names: Sequence[str], what: str) -> None:
     """Options that would change nothing, as `what` brings networks and calls of its own."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -166,60 +177,6 @@ def _refuse_options(config: EvaluateConfig, names: Sequence[str], what: str) -> 
     if changed:
         options = ", ".join(f"--{option.replace('_', '-')}" for option in changed)
         raise ConfigError(f"{what} has networks and calls of its own; leave out {options}.")
-
-
-def find_contender(config: EvaluateConfig, call: CallConfig) -> tuple[Contender, Setting]:
-    """The controller a name means, and the setting its calls are played in.
-
-    Raises:
-        UnknownNameError: neither a baseline nor an existing directory.
-        ArtifactError: a directory without a policy that fits this version.
-        ConfigError: the policy was trained for another range of rates.
-    """
-    from experiments import evaluation
-
-    seeds = tuple(range(config.seeds))
-    name = config.estimator
-    if not evaluation.is_run_directory(name):
-        setting = evaluation.Setting(call=call, seeds=seeds, num_threads=config.num_threads)
-        try:
-            return evaluation.baseline(name, call), setting
-        except UnknownNameError:
-            raise evaluation.unknown_estimator(name) from None
-    from agents.export import load_policy
-    from experiments.run_directory import ENVIRONMENT, RunDirectory
-    from experiments.train import TrainConfig
-
-    run = RunDirectory.open(name)
-    policy = load_policy(run.policy, environment=ENVIRONMENT)
-    trained = run.load_config(TrainConfig)
-    check_rates(trained.call, call, name)
-    setting = evaluation.Setting(
-        call=call,
-        reward=trained.reward,
-        observation=trained.observation,
-        seeds=seeds,
-        num_threads=config.num_threads,
-    )
-    return evaluation.Contender(label=name, controller=policy), setting
-
-
-def check_rates(trained: CallConfig, wanted: CallConfig, name: str) -> None:
-    """Refuse calls in which a policy's actions mean other rates than in training.
-
-    Raises:
-        ConfigError: with what has to be given to play it.
-    """
-    ranges = [(c.min_rate_bps, c.max_rate_bps, c.interval_s) for c in (trained, wanted)]
-    if ranges[0] != ranges[1]:
-        raise ConfigError(
-            f"the policy of {name} was trained for {trained.min_rate_bps} to "
-            f"{trained.max_rate_bps} bps in steps of {trained.interval_s:g} s; its actions mean "
-            f"nothing at {wanted.min_rate_bps} to {wanted.max_rate_bps} bps in steps of "
-            f"{wanted.interval_s:g} s. Give --max-rate-bps {trained.max_rate_bps}, or in a "
-            f"scenario file call = {{ min_rate_bps = {trained.min_rate_bps}, max_rate_bps = "
-            f"{trained.max_rate_bps}, interval_s = {trained.interval_s:g} }}."
-        )
 
 
 def summaries(calls: Calls, config: EvaluateConfig, contender: Contender, split: str) -> list[Any]:

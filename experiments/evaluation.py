@@ -5,23 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import baselines
 from bwe_env.config import CallConfig
-from bwe_env.errors import UnknownNameError, unknown_name
-from bwe_env.estimator import RatePolicy
-from bwe_env.gcc import GccParameters
 from bwe_env.metrics import FIELD_METRICS, FieldMetric
 from bwe_env.network import Network
-from bwe_env.observation import ObservationConfig
 from bwe_env.render import TIMELINE_COLUMNS, Timeline
 from bwe_env.reward import RewardConfig
-from bwe_env.rollout import run_calls
+from bwe_env.rollout import record_calls, run_calls
+from experiments.contenders import Contender
 from experiments.stats import (
     Interval,
     mean_interval,
@@ -39,26 +34,10 @@ class Setting:
 
     call: CallConfig = field(default_factory=CallConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
-    observation: ObservationConfig = field(default_factory=ObservationConfig)
     seeds: tuple[int, ...] = (0, 1, 2)
     """every network meets each of them once per controller"""
     num_threads: int = 1
     """results do not depend on it"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A controller with the name it has in tables."""
-
-    label: str
-    controller: Literal["gcc"] | RatePolicy
-    gcc: GccParameters = field(default_factory=GccParameters)
-
-
-def baseline(name: str, call: CallConfig, *, label: str | None = None) -> Contender:
-    """A contender from the registry of baselines."""
-    made = baselines.make(name, call=call)
-    return Contender(label=label or name, controller=made.controller, gcc=made.gcc)
 
 
 def run(
@@ -75,47 +54,34 @@ def run(
         call=setting.call,
         seeds=setting.seeds,
         reward=setting.reward,
-        observation=setting.observation,
+        observation=contender.observation,
         gcc=contender.gcc,
+        network_models=contender.network_models,
         num_threads=setting.num_threads,
         progress=progress,
     )
 
 
 def timeline(contender: Contender, network: Network, setting: Setting) -> Timeline:
-    """One call step by step, for a picture. GCC plays as scale 1, which is the same to the bit."""
-    from bwe_env import BandwidthEstimationVectorEnv
-
-    policy = contender.controller
-    is_gcc = isinstance(policy, str)
-    env = BandwidthEstimationVectorEnv(
-        1,
+    """The call of `run` on this network with the first seed, interval by interval."""
+    (played,) = record_calls(
+        [network],
+        contender.controller,
         call=setting.call,
-        networks=[network],
-        action_mode="scale" if is_gcc else policy.action_mode,
-        observation=setting.observation,
+        seeds=setting.seeds[:1],
         reward=setting.reward,
+        observation=contender.observation,
         gcc=contender.gcc,
-        autoreset_mode="disabled",
+        network_models=contender.network_models,
     )
-    observation, info = env.reset(seed=setting.seeds[0])
-    if not is_gcc:
-        policy.reset(1)
     picture = Timeline(
         network.name,
         network_type=network.network_type,
         duration_s=setting.call.duration_s,
         max_rate_bps=setting.call.max_rate_bps,
     )
-    is_over = False
-    while not is_over:
-        zero = np.zeros((1, 1), dtype=np.float32)
-        action = zero if is_gcc else policy.act(observation, env.present_capacity_bps)
-        observation, reward, terminated, truncated, info = env.step(action)
-        row = {name: float(column[0]) for name, column in info.items() if name in TIMELINE_COLUMNS}
-        picture.append({**row, "reward": float(reward[0])})
-        is_over = bool(terminated[0] or truncated[0])
-    env.close()
+    for row in played.steps:
+        picture.append({name: float(row[name]) for name in (*TIMELINE_COLUMNS, "reward")})
     return picture
 
 
@@ -241,16 +207,3 @@ def field_rows(calls: Calls) -> list[list[str]]:
 def field_header() -> list[str]:
     """Names of the columns of `field_rows`."""
     return ["metric", "unit", "better", "mean"]
-
-
-# --- Which controller a name means ----------------------------------------------------------------
-
-
-def is_run_directory(name: str) -> bool:
-    """A path rather than the name of a baseline."""
-    return Path(name).is_dir() or "/" in name
-
-
-def unknown_estimator(name: str) -> UnknownNameError:
-    """The error for a name that is neither a baseline nor a run directory."""
-    return unknown_name("estimator", name, (*baselines.NAMES, "RUN_DIR"))

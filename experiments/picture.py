@@ -13,7 +13,8 @@ from pathlib import Path
 from bwe_env.config import CallConfig
 from bwe_env.errors import unknown_name
 from experiments.cli import run_command
-from experiments.evaluate import DEFAULT_NETWORKS, EvaluateConfig, find_contender
+from experiments.contenders import find_contender
+from experiments.evaluate import DEFAULT_NETWORKS
 from experiments.networks import named_networks
 from experiments.tables import refuse_existing
 
@@ -64,9 +65,8 @@ def picture(config: PictureConfig) -> int:
     if config.network not in candidates:
         raise unknown_name("network", config.network, candidates)
     call = CallConfig(duration_s=config.duration_s, max_rate_bps=config.max_rate_bps)
-    contender, setting = find_contender(
-        EvaluateConfig(estimator=config.estimator, seeds=1, num_threads=1), call
-    )
+    contender = find_contender(config.estimator, call)
+    setting = evaluation.Setting(call=call, seeds=(0,))
     timeline = evaluation.timeline(contender, candidates[config.network], setting)
     Image.fromarray(rgb_array(timeline, config.width, config.height)).save(out, format="PNG")
     print(

@@ -16,7 +16,8 @@ from bwe_env.config import CallConfig
 from bwe_env.rfc8867 import MAX_JITTER_S, MAX_MEDIA_BPS, MIN_MEDIA_BPS, PublishedCase
 from bwe_env.rollout import CallSeries, run_series
 from bwe_env.units import bps_to_kbps, s_to_ms
-from experiments.evaluation import Contender, Setting
+from experiments.contenders import Contender
+from experiments.evaluation import Setting
 from experiments.rfc8867_criteria import Criterion, criteria
 from experiments.tables import make_table
 
@@ -77,8 +78,9 @@ def play(
             call=fit_call(case.call, setting.call),
             seeds=setting.seeds,
             reward=setting.reward,
-            observation=setting.observation,
+            observation=contender.observation,
             gcc=contender.gcc,
+            network_models=contender.network_models,
             num_threads=setting.num_threads,
         )
 

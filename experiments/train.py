@@ -19,15 +19,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agents.ppo import PpoConfig
+from bwe_env.action import ActionMode
 from bwe_env.config import CallConfig, RandomisationConfig
 from bwe_env.errors import ArtifactError, ConfigError
+from bwe_env.gcc import GccParameters
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.units import bps_to_mbps
 from experiments.cli import EXIT_INTERRUPTED, run_command
+from experiments.delivered_models import ModelName
 from experiments.networks import NetworkSets, measured_sets, synthetic_sets
 from experiments.run_directory import ENVIRONMENT, RunDirectory, config_to_dict
 
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
 
     from agents.callbacks import ProgressCallback
     from agents.policy_estimator import PolicyEstimator
+    from agents.policy_setting import PolicySetting
     from bwe_env.render import Timeline
-    from experiments.evaluation import Calls, Contender, Setting
+    from experiments.contenders import Contender
+    from experiments.evaluation import Calls, Setting
 
 #: Options that may differ when a run is resumed: they change how long and how fast, not what.
 RESUMABLE_OPTIONS = ("resume", "total_steps", "num_threads", "ppo.torch_threads")
@@ -80,8 +85,9 @@ class TrainConfig:
     """decisions between two validations, each of which may select the policy"""
     seed: int = 0
     """of the weights, the exploration and the training calls"""
-    action_mode: Literal["rate", "scale"] = "rate"
-    """rate: the agent sets the target; scale: it multiplies GCC's by 0.5 to 2"""
+    action_mode: ActionMode = "rate"
+    """rate: the agent sets the target; scale: it multiplies GCC's by 0.5 to 2; config: it sets
+    GCC's parameters"""
     train_networks: int = 600
     """synthetic networks to learn on"""
     validation_networks: int = 60
@@ -103,6 +109,13 @@ class TrainConfig:
     observation: ObservationConfig = field(default_factory=lambda: ObservationConfig(history=5))
     """5 intervals learn as much in the same number of steps as 10, in three quarters of the time"""
     reward: RewardConfig = field(default_factory=RewardConfig)
+    gcc: GccParameters = field(default_factory=GccParameters)
+    """of the GCC that is observed, scaled or configured; its pacing factor is the sender's"""
+    network_models: tuple[ModelName, ...] = ()
+    """network models whose answers stand behind the features in the observation"""
+    network_model_period_bins: int = 5
+    """intervals between two questions to them; the last answer stands in between. They cost most of
+    a step, and what they tell changes within seconds"""
     ppo: PpoConfig = field(default_factory=PpoConfig)
 
     def __post_init__(self) -> None:
@@ -240,22 +253,38 @@ def _setting(config: TrainConfig, seeds: tuple[int, ...]) -> Setting:
     return Setting(
         call=config.call,
         reward=config.reward,
-        observation=config.observation,
         seeds=seeds,
         num_threads=config.num_threads,
     )
 
 
 def _agent(policy: PolicyEstimator) -> Contender:
-    from experiments.evaluation import Contender
+    from experiments.contenders import policy_contender
 
-    return Contender(label="agent", controller=policy)
+    return policy_contender(policy, label="PPO")
+
+
+def policy_setting(config: TrainConfig) -> PolicySetting:
+    """What the run's policies see and set."""
+    from agents.policy_setting import PolicySetting
+    from experiments.delivered_models import model_digests
+
+    return PolicySetting.of_call(
+        config.call,
+        action_mode=config.action_mode,
+        observation=config.observation,
+        gcc=config.gcc,
+        network_models=config.network_models,
+        network_model_digests=model_digests(config.network_models),
+        network_model_period_bins=config.network_model_period_bins,
+    )
 
 
 def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
     """The training environment, as the agent sees it."""
     from agents.sb3_vec_env import Sb3VecEnv
     from bwe_env import BandwidthEstimationVectorEnv
+    from experiments.delivered_models import load_models
 
     env = BandwidthEstimationVectorEnv(
         config.ppo.num_envs,
@@ -264,6 +293,10 @@ def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
         action_mode=config.action_mode,
         observation=config.observation,
         reward=config.reward,
+        gcc=config.gcc,
+        network_models=load_models(
+            config.network_models, period_bins=config.network_model_period_bins
+        ),
         randomisation=config.randomisation,
         num_threads=config.num_threads,
         autoreset_mode="disabled",
@@ -321,7 +354,7 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
         policy_directory=run.policy,
         checkpoint=_checkpoint(run),
         environment=ENVIRONMENT,
-        action_mode=config.action_mode,
+        setting=policy_setting(config),
         best_reward=_best_reward(run),
         report=progress.say,
     )
@@ -371,6 +404,7 @@ def _best_reward(run: RunDirectory) -> float:
 def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
     from agents.callbacks import Validation
     from experiments import evaluation
+    from experiments.contenders import baseline
 
     setting = _setting(config, config.validation_seeds)
 
@@ -381,7 +415,7 @@ def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
         return evaluation.timeline(_agent(policy), sets.validation[0], setting)
 
     def gcc() -> Calls:
-        return evaluation.run(evaluation.baseline("gcc", config.call), sets.validation, setting)
+        return evaluation.run(baseline("gcc", config.call), sets.validation, setting)
 
     return Validation(run=run, gcc=gcc, timeline=timeline)
 
@@ -401,7 +435,8 @@ def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
     """Judge the selected policy on the test networks beside the baselines; print and store it."""
     from agents.export import load_policy
     from experiments import comparison
-    from experiments.evaluation import baseline, best_contender
+    from experiments.contenders import baseline
+    from experiments.evaluation import best_contender
 
     call = config.call
     policy = load_policy(run.policy, environment=ENVIRONMENT)

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import bwe_env
+from bwe_env.action import CONFIG_PARAMETERS
 from bwe_env.config import (
     CallConfig,
     FecConfig,
@@ -30,6 +31,7 @@ from bwe_env.errors import ActionError, BweEnvError, ConfigError, UnknownNameErr
 from bwe_env.network import Network
 from bwe_env.observation import FEATURES, NUM_FEATURES
 from bwe_env.trace import constant, networks, square, step
+from bwe_env.truth import GroundTruth
 from bwe_env.vector_env import INFO_KEYS, BandwidthEstimationVectorEnv
 
 ID = "BandwidthEstimation-v0"
@@ -257,12 +259,66 @@ def test_scale_zero_is_gcc_bit_for_bit(some_networks):
         def reset(self, num_envs: int) -> None:
             self.num_envs = num_envs
 
-        def act(self, observation: np.ndarray, capacity_bps: np.ndarray) -> np.ndarray:
+        def act(self, observation: np.ndarray, truth: GroundTruth) -> np.ndarray:
             return np.zeros((self.num_envs, 1), np.float32)
 
     scaled = bwe_env.run_calls(some_networks[:3], ScaleOne(), seeds=(0,), call=SHORT)
     for name, column in rows.items():
         assert column.tobytes() == scaled[name].tobytes(), name
+
+
+def test_config_zero_is_gcc_bit_for_bit_and_other_actions_last_for_their_call_only(some_networks):
+    rows = bwe_env.run_calls(some_networks[:3], "gcc", seeds=(0,), call=SHORT)
+    size = len(CONFIG_PARAMETERS)
+
+    class Config:
+        action_mode = "config"
+
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def reset(self, num_envs: int) -> None:
+            self.num_envs = num_envs
+
+        def act(self, observation: np.ndarray, truth: GroundTruth) -> np.ndarray:
+            return np.full((self.num_envs, size), self.value, np.float32)
+
+    zero = bwe_env.run_calls(some_networks[:3], Config(0.0), seeds=(0,), call=SHORT)
+    for name, column in rows.items():
+        assert column.tobytes() == zero[name].tobytes(), name
+    other = bwe_env.run_calls(some_networks[:3], Config(0.7), seeds=(0,), call=SHORT)
+    assert not np.array_equal(other["call_score"], rows["call_score"])
+
+    env = BandwidthEstimationVectorEnv(
+        1, networks=some_networks[:1], call=SHORT, action_mode="config"
+    )
+    env.reset(seed=3)
+    first = [env.step(np.zeros((1, size), np.float32))[1][0] for _ in range(20)]
+    env.step(np.ones((1, size), np.float32))
+    env.reset(seed=3)
+    again = [env.step(np.zeros((1, size), np.float32))[1][0] for _ in range(20)]
+    assert first == again
+
+
+def test_one_call_of_mode_config_is_the_vector_env_with_one(some_networks):
+    options = {"networks": some_networks[:2], "call": SHORT, "action_mode": "config"}
+    single = bwe_env.BandwidthEstimationEnv(**options)
+    vector = BandwidthEstimationVectorEnv(1, **options)
+    assert single.action_space.shape == (len(CONFIG_PARAMETERS),)
+    single.reset(seed=1)
+    vector.reset(seed=1)
+    for _ in range(10):
+        action = single.action_space.sample()
+        left, right = single.step(action), vector.step(action[None])
+        np.testing.assert_array_equal(left[0], right[0][0])
+        assert left[1] == right[1][0]
+
+
+def test_targeting_and_config_actions_do_not_mix(some_networks):
+    with pytest.raises(ConfigError, match="both set GCC's parameters"):
+        BandwidthEstimationVectorEnv(
+            1, networks=some_networks[:1], action_mode="config", targeting=object()
+        )
 
 
 def test_the_shadow_gcc_of_mode_rate_sends_no_probes():

@@ -120,7 +120,7 @@ class ConstantPolicy:
     def reset(self, num_envs: int) -> None:
         pass
 
-    def act(self, observation: Any, capacity_bps: Any) -> Any:
+    def act(self, observation: Any, truth: Any) -> Any:
         return np.full((len(observation), 1), self.action)
 
 

@@ -20,6 +20,7 @@ from bwe_env.feedback import FeedbackReport, SentPacket
 from bwe_env.network import Network
 from bwe_env.rollout import run_calls
 from bwe_env.trace import networks
+from bwe_env.truth import GroundTruth
 
 CALL = CallConfig()
 LADDER = replace(CALL, video=VideoConfig(fec=FecConfig(enabled=True), picture_size="ladder"))
@@ -40,7 +41,8 @@ class Policy:
     def reset(self, num_envs: int) -> None:
         self._interval = 0
 
-    def act(self, observation: np.ndarray, capacity_bps: np.ndarray) -> np.ndarray:
+    def act(self, observation: np.ndarray, truth: GroundTruth) -> np.ndarray:
+        capacity_bps = truth.capacity_bps
         actions = np.broadcast_to(self._action(self._interval, capacity_bps), capacity_bps.shape)
         self._interval += 1
         return actions.astype(np.float32)[:, None]

@@ -34,6 +34,7 @@ from bwe_env.sim.packet import (
     KIND_RTX,
 )
 from bwe_env.trace import Trace, constant, square
+from bwe_env.truth import GroundTruth
 from tests.sim.calls import OneCall
 
 LOSSY = PathConfig(
@@ -64,11 +65,9 @@ class Ladder:
     def reset(self, num_envs: int) -> None:
         self.resets.append(num_envs)
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         self.shapes.append(observation.shape)
-        self.capacities.append(capacity_bps.copy())
+        self.capacities.append(truth.capacity_bps)
         return observation[:, -1:].clip(-1.0, 1.0)  # the call's age, in the last feature
 
 
@@ -82,9 +81,7 @@ class Constant:
     def reset(self, num_envs: int) -> None:
         pass
 
-    def act(
-        self, observation: NDArray[np.float32], capacity_bps: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         return np.full((len(observation), 1), self.action, dtype=np.float32)
 
 

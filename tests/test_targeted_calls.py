@@ -18,6 +18,7 @@ from bwe_env.rollout import record_calls, run_calls
 from bwe_env.sender_settings import SenderSettings
 from bwe_env.targeting import AlarmResponse, Targeting, TargetingPlan, TypeResponse
 from bwe_env.trace import constant, square
+from bwe_env.truth import GroundTruth
 from bwe_env.vector_env import BandwidthEstimationVectorEnv
 from tests.scripted_models import ALL_OUTPUTS, ScriptedModels
 
@@ -139,9 +140,9 @@ class _Scaled:
     def reset(self, num_envs: int) -> None:
         self._next = self._first
 
-    def act(self, observation: ArrayLike, capacity_bps: NDArray[np.float64]) -> NDArray[np.float32]:
+    def act(self, observation: ArrayLike, truth: GroundTruth) -> NDArray[np.float32]:
         action, self._next = self._next, self._action
-        return np.full((len(capacity_bps), 1), action, dtype=np.float32)
+        return np.full((len(observation), 1), action, dtype=np.float32)
 
 
 def test_a_factor_is_a_scale_of_gccs_target_from_the_second_interval_on() -> None:

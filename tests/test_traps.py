@@ -34,6 +34,7 @@ from bwe_env.sim.packet import (
     KIND_VIDEO,
 )
 from bwe_env.trace import constant
+from bwe_env.truth import GroundTruth
 from tests.sim.calls import OneCall
 
 CALL = CallConfig()
@@ -73,7 +74,7 @@ class Rates:
     def reset(self, num_envs: int) -> None:
         self._interval = 0
 
-    def act(self, observation: np.ndarray, capacity_bps: np.ndarray) -> np.ndarray:
+    def act(self, observation: np.ndarray, truth: GroundTruth) -> np.ndarray:
         action = self._actions[self._interval // self._intervals % len(self._actions)]
         self._interval += 1
         return np.full((len(observation), 1), action, dtype=np.float32)

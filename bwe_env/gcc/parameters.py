@@ -391,6 +391,12 @@ def _record_name(name: str) -> str:
     return name[:-2] + "_us" if name.endswith("_s") and not name.endswith("_per_s") else name
 
 
+def record_place(name: str) -> tuple[str, float]:
+    """Field of the record that holds a number of the configuration, and the factor to its unit."""
+    place = _record_name(name)
+    return place, 1.0 if place == name else float(s_to_us(1.0))
+
+
 def _record_field(name: str) -> tuple[str, str]:
     is_float = _HINTS[name] is float and _record_name(name) == name
     return _record_name(name), "f8" if is_float else "i8"

@@ -15,6 +15,10 @@ from bwe_env.sim.step import finish_interval
 MODE_NONE = 0  # not at all: GCC drives alone
 MODE_RATE = 1  # target rates in bps
 MODE_SCALE = 2  # factors on GCC's target
+MODE_CONFIG = 3  # parameters of GCC, which `World.step` sets before the interval
+
+#: The core's mode for that of an action.
+CORE_MODES = {"rate": MODE_RATE, "scale": MODE_SCALE, "config": MODE_CONFIG}
 
 
 @kernel

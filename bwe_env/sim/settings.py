@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bwe_env.config import CallConfig
 from bwe_env.gcc.controller import gcc_on_streams_config
+from bwe_env.gcc.parameters import record_place
 from bwe_env.sender_settings import SenderSettings
-from bwe_env.sim._jit import entry
+from bwe_env.sim._jit import Record, entry, kernel
 from bwe_env.sim.decision import follow_gcc
 from bwe_env.sim.fec import fec_begin_block
 from bwe_env.sim.flow import FLOW
@@ -57,10 +58,26 @@ def copy_settings(flows: NDArray[Any], index: int, settings: NDArray[Any], choic
             target[name][index] = source[name][choice]
 
 
-@entry
-def settings_changed(flows: np.ndarray, index: int, now_us: int) -> None:
-    """Tell a running flow's GCC what its streams ask for under the settings just copied."""
-    flow = flows[index]
+def set_parameters(
+    flows: NDArray[Any], names: Sequence[str], values: NDArray[np.float64], rows: NDArray[np.bool_]
+) -> None:
+    """Write values of GCC's parameters into the flows for which `rows` is true.
+
+    Args:
+        names: fields of `GccParameters`.
+        values: in their units, shape (flows, names).
+    """
+    parameters = flows["gcc_parameters"]
+    for column, name in enumerate(names):
+        place, factor = record_place(name)
+        written = values[rows, column] * factor
+        if parameters.dtype[place].kind == "i":
+            written = np.rint(written)
+        parameters[place][rows] = written
+
+
+@kernel
+def _tell(flow: Record, now_us: int) -> None:
     if flow.fec.enabled == 0:
         # Or the open block would go on when parity is wanted again, over all that lay between.
         fec_begin_block(flow.fec)
@@ -75,3 +92,17 @@ def settings_changed(flows: np.ndarray, index: int, now_us: int) -> None:
         now_us,
     )
     follow_gcc(flow, now_us)
+
+
+@entry
+def parameters_changed(flows: np.ndarray, step: int, calls: np.ndarray, active: np.ndarray) -> None:
+    """`settings_changed` for every `step`-th flow whose call is active."""
+    for env in range(len(calls)):
+        if active[env]:
+            _tell(flows[env * step], calls[env].now_us)
+
+
+@entry
+def settings_changed(flows: np.ndarray, index: int, now_us: int) -> None:
+    """Tell a running flow's GCC what its streams ask for under the settings just copied."""
+    _tell(flows[index], now_us)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bwe_env.action import CONFIG_PARAMETERS
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, RingOverflowError
 from bwe_env.gcc.controller import gcc_on_network_availability, gcc_reset
-from bwe_env.gcc.parameters import GccParameters
+from bwe_env.gcc.parameters import GCC_PARAMETERS, GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import NUM_FEATURES, ObservationConfig, observer_reset
 from bwe_env.reward import REWARD_WEIGHTS, RewardConfig
@@ -23,7 +24,7 @@ from bwe_env.sim._jit import NEVER, Record, entry, kernel
 from bwe_env.sim.accounts import accounts_reset
 from bwe_env.sim.advance import PROCESS_INTERVAL_US, advance
 from bwe_env.sim.audio import audio_reset
-from bwe_env.sim.batch import MODE_SCALE, step_calls
+from bwe_env.sim.batch import MODE_CONFIG, MODE_NONE, MODE_SCALE, step_calls
 from bwe_env.sim.call import (
     CALL,
     NETWORK,
@@ -68,7 +69,13 @@ from bwe_env.sim.retransmit import retransmit_reset
 from bwe_env.sim.reverse_path import MESSAGE, mailbox_reset
 from bwe_env.sim.rng import STREAM_CAMERA_PHASE, mix64, uniform
 from bwe_env.sim.send_history import send_history_reset
-from bwe_env.sim.settings import build_settings, copy_settings, settings_changed
+from bwe_env.sim.settings import (
+    build_settings,
+    copy_settings,
+    parameters_changed,
+    set_parameters,
+    settings_changed,
+)
 from bwe_env.sim.step import STEP, observe_flow, step_reset, window_reset
 from bwe_env.sim.tables import (
     CROSS_QUEUE_ENTRIES,
@@ -319,6 +326,7 @@ class World:
     settings: NDArray[Any]  # FLOW[those of `targeting`], a table, see `sim.settings`
     choice: NDArray[np.int64]  # [num_envs], which row of it is in force
     scale: NDArray[np.float64]  # [num_envs], factor of `targeting` on GCC's target
+    parameters: NDArray[Any]  # GCC_PARAMETERS[1], with which calls begin
 
     @classmethod
     def make(
@@ -384,6 +392,7 @@ class World:
             settings=build_settings(targeting.settings if targeting else (), call),
             choice=np.zeros(num_envs, dtype=np.int64),
             scale=np.ones(num_envs),
+            parameters=flows["gcc_parameters"][:1].copy(),
         )
 
     @property
@@ -460,6 +469,8 @@ class World:
             self.choice[env], self.scale[env] = 0, 1.0
             copy_settings(self.own_flows, env, self.settings, 0)
             self.targeting.restart(env)
+        else:
+            self.own_flows["gcc_parameters"][env] = self.parameters[0]  # mode config changes them
         call_reset(
             self.calls,
             self.flows,
@@ -503,6 +514,9 @@ class World:
             threads: runs all parts of the batch but the last, which the caller's thread runs.
             num_threads: parts; results do not depend on it, as calls share nothing.
         """
+        if mode == MODE_CONFIG:
+            self._configure(values, active)
+            mode, values = MODE_NONE, self.scale
         # A rate that comes from elsewhere has no GCC's target to be scaled.
         if self.targeting is not None and self.flows["controller"][0] == CONTROLLER_GCC:
             values = self.scale * values if mode == MODE_SCALE else self.scale
@@ -543,6 +557,11 @@ class World:
             self.history[active, -1, NUM_FEATURES:] = 2.0 * outputs[active] - 1.0
         if self.targeting is not None:
             self._target(self.targeting, active)
+
+    def _configure(self, values: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
+        """Set `CONFIG_PARAMETERS` of the active calls, values of shape (num_envs, parameters)."""
+        set_parameters(self.own_flows, [p.name for p in CONFIG_PARAMETERS], values, active)
+        parameters_changed(self.flows, self.flows_per_call, self.calls, active)
 
     def _target(self, targeting: SettingsPolicy, active: NDArray[np.bool_]) -> None:
         """Let targeting decide what is in force in the interval that begins."""
@@ -636,6 +655,7 @@ class World:
             "networks": NETWORK,
             "segments": SEGMENT,
             "settings": FLOW,
+            "parameters": GCC_PARAMETERS,
             "weights": REWARD_WEIGHTS,
         }
         for name, array in copy.copy(state).items():

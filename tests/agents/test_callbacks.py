@@ -19,6 +19,7 @@ from agents.callbacks import (
 )
 from agents.export import load_policy, read_manifest
 from agents.policy_estimator import PolicyEstimator
+from agents.policy_setting import PolicySetting
 from agents.ppo import PpoConfig, load_ppo, make_ppo
 from agents.sb3_vec_env import Sb3VecEnv
 from bwe_env.render import TIMELINE_COLUMNS, Timeline
@@ -58,7 +59,7 @@ def validation_callback(folder: Path, rewards: list[float], **options: Any) -> V
         "policy_directory": folder / "policy",
         "checkpoint": folder / "last.zip",
         "environment": ENVIRONMENT,
-        "action_mode": "rate",
+        "setting": PolicySetting(),
         "report": lambda line: None,
     }
     validation = Validation(run=lambda policy: calls(next(remaining)), gcc=lambda: calls(0.5))
@@ -87,7 +88,7 @@ def test_the_policy_with_the_best_validation_reward_is_kept_not_the_last(
     assert extra == {"steps": 128, "validation_reward": 0.9}
     assert callback.best_reward == 0.9
     policy = load_policy(tmp_path / "policy", environment=ENVIRONMENT)
-    now = PolicyEstimator.from_sb3(model.policy, action_mode="rate")
+    now = PolicyEstimator.from_sb3(model.policy, setting=PolicySetting())
     rows = np.ones((2, 3), dtype=np.float32)
     assert not np.array_equal(policy.act(rows, np.zeros(2)), now.act(rows, np.zeros(2)))
 

@@ -9,6 +9,7 @@ import torch
 
 from agents.export import load_policy, save_policy
 from agents.policy_estimator import BATCH_ROWS, MlpArchitecture, PolicyEstimator
+from agents.policy_setting import PolicySetting
 from agents.ppo import PpoConfig, make_ppo
 from agents.sb3_vec_env import Sb3VecEnv
 from bwe_env.errors import ArtifactError
@@ -21,7 +22,7 @@ ENVIRONMENT = "BandwidthEstimation-v0"
 def policy() -> PolicyEstimator:
     torch.manual_seed(3)
     architecture = MlpArchitecture(inputs=40, hidden_sizes=(64, 64), outputs=1)
-    return PolicyEstimator(architecture.build(), architecture, action_mode="rate")
+    return PolicyEstimator(architecture.build(), architecture, setting=PolicySetting())
 
 
 def observations(rows: int, seed: int = 0) -> np.ndarray:
@@ -53,7 +54,7 @@ def test_a_policy_comes_back_from_disk_bit_for_bit(policy: PolicyEstimator, tmp_
     loaded = load_policy(tmp_path, environment=ENVIRONMENT)
     rows = observations(9)
     np.testing.assert_array_equal(act(policy, rows), act(loaded, rows))
-    assert loaded.action_mode == "rate"
+    assert loaded.setting == policy.setting
     assert loaded.architecture == policy.architecture
     assert json.loads((tmp_path / "policy.json").read_text())["extra"] == {"steps": 5}
 
@@ -62,7 +63,7 @@ def test_the_actor_taken_from_sb3_acts_as_its_deterministic_prediction_and_is_a_
     env = Sb3VecEnv(CountingVectorEnv(4))
     config = PpoConfig(num_envs=4, n_steps=8, batch_size=32, hidden_sizes=(16, 8))
     model = make_ppo(env, config, seed=1)
-    estimator = PolicyEstimator.from_sb3(model.policy, action_mode="rate")
+    estimator = PolicyEstimator.from_sb3(model.policy, setting=PolicySetting())
     rows = np.random.default_rng(2).uniform(0, 2, (5, 3)).astype(np.float32)
     before = estimator.act(rows, np.zeros(5))
     expected, _ = model.predict(rows, deterministic=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agents.policy_estimator import PolicyEstimator
+from agents.policy_setting import PolicySetting
 from agents.ppo import PpoConfig, make_ppo
 from agents.sb3_vec_env import Sb3VecEnv
 from bwe_env import BandwidthEstimationVectorEnv, CallConfig, run_calls
@@ -71,7 +72,7 @@ def test_the_same_seed_trains_the_same_agent() -> None:
         env = native(4, seed)
         model = make_ppo(env, config, seed=seed)
         model.learn(256)
-        policy = PolicyEstimator.from_sb3(model.policy, action_mode="rate")
+        policy = PolicyEstimator.from_sb3(model.policy, setting=PolicySetting())
         actions.append(policy.act(observation, np.zeros(1))[0, 0])
         env.close()
     assert actions[0] == actions[1] != actions[2]
@@ -81,7 +82,7 @@ def test_a_policy_plays_whole_calls_and_the_batch_size_changes_nothing() -> None
     env = native(4)
     model = make_ppo(env, PpoConfig(num_envs=4, n_steps=16, batch_size=64), seed=1)
     env.close()
-    policy = PolicyEstimator.from_sb3(model.policy, action_mode="rate")
+    policy = PolicyEstimator.from_sb3(model.policy, setting=PolicySetting())
     some = networks("validation", count=5)
     tables = [
         run_calls(some, policy, call=CALL, seeds=(0, 1), batch_size=batch_size)
@@ -106,7 +107,7 @@ def test_a_minute_of_learning_beats_the_untrained_policy_by_far() -> None:
     judged = networks("validation", count=24)
 
     def reward() -> float:
-        policy = PolicyEstimator.from_sb3(model.policy, action_mode="rate")
+        policy = PolicyEstimator.from_sb3(model.policy, setting=PolicySetting())
         return float(run_calls(judged, policy, call=call, seeds=(0,))["mean_reward"].mean())
 
     before = reward()

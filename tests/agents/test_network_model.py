@@ -320,7 +320,7 @@ class _Watching:
     def reset(self, num_envs: int) -> None:
         self.seen.clear()
 
-    def act(self, observation, capacity_bps):
+    def act(self, observation, truth):
         self.seen.append(observation)
         return np.zeros((len(observation), 1), dtype=np.float32)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def target_bps(name: str, capacity_bps: list[float]) -> np.ndarray:
     assert policy.action_mode == "rate"
     policy.reset(len(capacity_bps))
     observation = np.zeros((len(capacity_bps), 210), dtype=np.float32)
-    actions = policy.act(observation, np.array(capacity_bps))
+    actions = policy.act(observation, SimpleNamespace(capacity_bps=np.array(capacity_bps)))
     assert actions.dtype == np.float32
     assert actions.shape == (len(capacity_bps), 1)
     assert np.abs(actions).max() <= 1.0

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import csv
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from bwe_env.config import CallConfig
-from bwe_env.errors import ConfigError
 from bwe_env.metrics import CALL_COLUMNS, FIELD_METRICS
-from experiments.evaluate import check_rates, main
+from experiments.evaluate import main
 from tests.experiments.test_networks import write_traces
 
 
@@ -146,13 +143,3 @@ def test_an_existing_result_is_not_overwritten_without_saying_so(
     argv = ["--estimator", "gcc", "--networks", "2", "--out", str(out), "--overwrite"]
     assert evaluate(*argv) == 0
     assert len(read(out)) == 4
-
-
-def test_a_policy_of_other_rates_is_refused_with_what_a_scenario_file_has_to_say() -> None:
-    trained = CallConfig(max_rate_bps=4_000_000)
-    with pytest.raises(ConfigError) as raised:
-        check_rates(trained, CallConfig(), "runs/it")
-    message = str(raised.value)
-    assert "--max-rate-bps 4000000" in message
-    call = tomllib.loads(message[message.index("call = ") :].rstrip("."))["call"]
-    check_rates(trained, CallConfig(**call), "runs/it")  # what it says to write is accepted

@@ -69,13 +69,13 @@ def test_the_final_table_compares_agent_gcc_constant_and_oracle_on_the_same_test
     for row in rows(finished_run / "test_calls.csv"):
         calls.setdefault(row["controller"], []).append((row["network"], row["seed"]))
     controllers = list(calls)
-    assert controllers[:2] == ["agent", "gcc"]
+    assert controllers[:2] == ["PPO", "gcc"]
     assert controllers[2].startswith("constant:")
     assert controllers[3] == "oracle"
-    assert all(played == calls["agent"] for played in calls.values())
-    assert {name.split("-")[0] for name, _ in calls["agent"]} == {"test"}
+    assert all(played == calls["PPO"] for played in calls.values())
+    assert {name.split("-")[0] for name, _ in calls["PPO"]} == {"test"}
     text = (finished_run / "results.txt").read_text()
-    for word in (*controllers, "agent - gcc", "reward/s", "call score", "freeze %", "95 %"):
+    for word in (*controllers, "PPO - gcc", "reward/s", "call score", "freeze %", "95 %"):
         assert word in text
     results = rows(finished_run / "results.csv")
     differences = [row for row in results if row["minus"]]
@@ -93,7 +93,7 @@ def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_pat
     during = {
         row["network"]: row["mean_reward"]
         for row in rows(finished_run / "test_calls.csv")
-        if row["controller"] == "agent"
+        if row["controller"] == "PPO"
     }
     assert again == during
 

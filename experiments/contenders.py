@@ -1,0 +1,99 @@
+"""Controllers that comparisons play, by name: a baseline, a training run, or an exported policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import baselines
+from bwe_env.config import CallConfig
+from bwe_env.errors import UnknownNameError, unknown_name
+from bwe_env.gcc import GccParameters
+from bwe_env.observation import ObservationConfig
+from bwe_env.rollout import Controller
+from experiments.delivered_models import load_models
+from experiments.run_directory import ENVIRONMENT, RunDirectory
+
+if TYPE_CHECKING:
+    from agents.policy_estimator import PolicyEstimator
+
+#: File of an exported policy, by which its folder is known.
+_POLICY_FILE = "policy.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A controller with all that its calls need, and the name it has in tables."""
+
+    label: str
+    controller: Controller
+    gcc: GccParameters = field(default_factory=GccParameters)
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    network_models: Any = None
+    """a `bwe_env.NetworkModels` whose answers are part of the observation"""
+
+
+def baseline(name: str, call: CallConfig, *, label: str | None = None) -> Contender:
+    """A contender from the registry of baselines."""
+    made = baselines.make(name, call=call)
+    return Contender(label=label or name, controller=made.controller, gcc=made.gcc)
+
+
+def policy_contender(policy: PolicyEstimator, *, label: str) -> Contender:
+    """A trained policy with what it was trained to see.
+
+    Raises:
+        ArtifactError: its network models are no longer those that are delivered.
+    """
+    setting = policy.setting
+    models = load_models(
+        setting.network_models,
+        period_bins=setting.network_model_period_bins,
+        digests=setting.network_model_digests,
+    )
+    return Contender(
+        label=label,
+        controller=policy,
+        gcc=setting.gcc,
+        observation=setting.observation,
+        network_models=models,
+    )
+
+
+def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> Contender:
+    """The controller a name means.
+
+    Args:
+        name: of a baseline; or a run directory of ``experiments.train``, whose selected policy is
+            meant; or a folder with an exported policy.
+        call: the calls it will play.
+
+    Raises:
+        UnknownNameError: neither a baseline nor an existing directory.
+        ArtifactError: a directory without a policy that fits this version.
+        ConfigError: the policy was trained for another range of rates.
+    """
+    if not is_directory(name):
+        try:
+            return baseline(name, call, label=label)
+        except UnknownNameError:
+            raise unknown_estimator(name) from None
+    from agents.export import load_policy
+
+    folder = Path(name)
+    if not (folder / _POLICY_FILE).is_file():
+        folder = RunDirectory.open(name).policy
+    policy = load_policy(folder, environment=ENVIRONMENT)
+    policy.setting.check_call(call, name)
+    return policy_contender(policy, label=label or name)
+
+
+def is_directory(name: str) -> bool:
+    """A path rather than the name of a baseline."""
+    return Path(name).is_dir() or "/" in name
+
+
+def unknown_estimator(name: str) -> UnknownNameError:
+    """The error for a name that is neither a baseline nor a directory."""
+    return unknown_name("estimator", name, (*baselines.NAMES, "RUN_DIR"))
