@@ -200,6 +200,32 @@ class ValidationCallback(BaseCallback):
         self.logger.record("call/timeline", Image(picture, "HWC"), exclude=NO_SCALAR)
 
 
+class ExplorationCallback(BaseCallback):
+    """Lets the exploration noise fall linearly over the run; the optimizer has no say in it.
+
+    Args:
+        log_std_init: log of the noise's standard deviation at the first rollout.
+        log_std_final: at the end of the run.
+    """
+
+    def __init__(self, log_std_init: float, log_std_final: float) -> None:
+        super().__init__()
+        self._log_std_init = log_std_init
+        self._log_std_final = log_std_final
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        import torch
+
+        remaining = self.model._current_progress_remaining
+        log_std = self._log_std_final + remaining * (self._log_std_init - self._log_std_final)
+        with torch.no_grad():
+            self.model.policy.log_std.fill_(log_std)  # type: ignore[operator, union-attr]
+        self.logger.record("train/log_std", log_std)
+
+
 class HyperparameterCallback(BaseCallback):
     """The configuration in TensorBoard's HPARAMS tab, beside the validation reward it led to."""
 

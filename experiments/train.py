@@ -145,6 +145,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(config: TrainConfig) -> int:
     """One training run from start (or checkpoint) to the final table."""
     started_s = time.monotonic()
+    run = learn_run(config)
+    if run is None:
+        return EXIT_INTERRUPTED
+    config = run.load_config(TrainConfig)
+    report(config, run, network_sets(config))
+    print(f"whole run: {time.monotonic() - started_s:.0f} s; everything is in {run.path}")
+    return 0
+
+
+def learn_run(config: TrainConfig) -> RunDirectory | None:
+    """Learn from start (or checkpoint) to end.
+
+    Returns:
+        The run with its selected policy; None if interrupted, with a checkpoint written.
+    """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if config.resume is None:
@@ -157,11 +172,7 @@ def train(config: TrainConfig) -> int:
             _check_resumable(run, sets)
             run.note_resume()
         print(f"run directory {run.path}", flush=True)
-        if not _learn(config, run, sets):
-            return EXIT_INTERRUPTED
-        report(config, run, sets)
-        print(f"whole run: {time.monotonic() - started_s:.0f} s; everything is in {run.path}")
-        return 0
+        return run if _learn(config, run, sets) else None
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -332,6 +343,7 @@ def _logger(run: RunDirectory) -> Any:
 def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
     """Learn to the end. False if interrupted, with a checkpoint written."""
     from agents.callbacks import (
+        ExplorationCallback,
         HyperparameterCallback,
         ProgressCallback,
         StepMetricsCallback,
@@ -363,7 +375,13 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
     try:
         model.learn(
             remaining,
-            callback=[hyperparameters, StepMetricsCallback(), validation, progress],
+            callback=[
+                hyperparameters,
+                ExplorationCallback(config.ppo.log_std_init, config.ppo.log_std_final),
+                StepMetricsCallback(),
+                validation,
+                progress,
+            ],
             reset_num_timesteps=False,
         )
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import bwe_env
-from bwe_env.action import CONFIG_PARAMETERS
+from bwe_env.action import CONFIG_PARAMETERS, rate_to_action
 from bwe_env.config import (
     CallConfig,
     FecConfig,
@@ -28,6 +28,7 @@ from bwe_env.config import (
     VideoConfig,
 )
 from bwe_env.errors import ActionError, BweEnvError, ConfigError, UnknownNameError
+from bwe_env.gcc import GccParameters
 from bwe_env.network import Network
 from bwe_env.observation import FEATURES, NUM_FEATURES
 from bwe_env.trace import constant, networks, square, step
@@ -312,6 +313,33 @@ def test_one_call_of_mode_config_is_the_vector_env_with_one(some_networks):
         left, right = single.step(action), vector.step(action[None])
         np.testing.assert_array_equal(left[0], right[0][0])
         assert left[1] == right[1][0]
+
+
+@pytest.mark.parametrize("mode", ["rate", "scale"])
+def test_a_set_or_scaled_rate_is_held_back_by_the_window_of_what_it_has_in_flight(mode):
+    # Twice the capacity (GCC's target is below it): without a window, the queue is always full.
+    network = Network(trace=constant(500e3), link=LinkConfig(queue_limit_bytes=60_000))
+
+    class Above:
+        action_mode = mode
+
+        def reset(self, num_envs: int) -> None:
+            self.num_envs = num_envs
+
+        def act(self, observation: np.ndarray, truth: GroundTruth) -> np.ndarray:
+            call = CallConfig()
+            rate = float(rate_to_action(1e6, call.min_rate_bps, call.max_rate_bps))
+            return np.full((self.num_envs, 1), rate if mode == "rate" else 1.0, np.float32)
+
+    def play(**gcc: float) -> dict[str, np.ndarray]:
+        parameters = GccParameters(**gcc)
+        call = CallConfig(duration_s=20.0)
+        return bwe_env.run_calls([network], Above(), seeds=(0,), call=call, gcc=parameters)
+
+    free, held = play(cwnd_enabled=False), play(cwnd_queue_s=0.05)
+    assert held["queue_delay_ms_p95"][0] < free["queue_delay_ms_p95"][0]
+    assert held["queue_loss_ratio"][0] <= free["queue_loss_ratio"][0]
+    assert held["one_way_delay_ms_p95"][0] < 0.9 * free["one_way_delay_ms_p95"][0]
 
 
 def test_targeting_and_config_actions_do_not_mix(some_networks):

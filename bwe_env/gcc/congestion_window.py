@@ -1,7 +1,8 @@
 """The window of bytes in flight, and the pushback on the encoder when it is full.
 
 Follows GCC/congestion_window_pushback_controller.cc and UpdateCongestionWindowSize of
-GCC/goog_cc_network_control.cc of libwebrtc M150.
+GCC/goog_cc_network_control.cc of libwebrtc M150. Where an action sets or scales the rate, window
+and pushback are those of its target: they are the sender's, as its pacer is, and not an estimate.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ CONGESTION_WINDOW = record(
         ("encoder_ratio", "f8"),  # share of the target left to the encoder, at most 1
         ("num_rtts", "i8"),  # reports so far
         ("min_rtt_us", "i8"),  # the smallest of these
+        ("set_target_bps", "i8"),  # in force in place of GCC's own; 0 while GCC drives
         ("max_rtts_us", "i8", (_RTT_WINDOW,)),  # largest RTT in each of the last reports
     ]
 )
@@ -36,6 +38,7 @@ def window_reset(window: Record) -> None:
     window.in_flight_bytes = 0
     window.encoder_ratio = 1.0
     window.num_rtts = 0
+    window.set_target_bps = 0
 
 
 @kernel
@@ -47,6 +50,12 @@ def window_add_rtt(window: Record, max_rtt_us: int) -> None:
     for row in range(min(window.num_rtts, _RTT_WINDOW)):
         min_rtt_us = min(min_rtt_us, window.max_rtts_us[row])
     window.min_rtt_us = min_rtt_us
+
+
+@kernel
+def window_target_bps(window: Record, gcc_target_bps: int) -> int:
+    """The target that the window is to carry: whoever sets the rate, its data are in flight."""
+    return int(window.set_target_bps if window.set_target_bps > 0 else gcc_target_bps)
 
 
 @kernel

@@ -17,6 +17,7 @@ from bwe_env.gcc.congestion_window import (
     window_add_rtt,
     window_pushback_rate_bps,
     window_reset,
+    window_target_bps,
     window_update,
 )
 from bwe_env.gcc.delay_based import (
@@ -113,9 +114,10 @@ def _publish(gcc: Record, p: Record, now_us: int) -> None:
     """Tell pacer, encoder, ALR detector and probe controller if anything has changed."""
     send_side = gcc.send_side
     target_bps = send_side.target_rate_bps
-    pushback_bps = target_bps
+    paced_bps = window_target_bps(gcc.window, target_bps)
+    pushback_bps = paced_bps
     if p.cwnd_enabled == 1:
-        pushback_bps = window_pushback_rate_bps(gcc.window, p, target_bps)
+        pushback_bps = window_pushback_rate_bps(gcc.window, p, paced_bps)
         pushback_bps = max(pushback_bps, send_side.min_rate_bps)
     if (
         target_bps == gcc.published_bps
@@ -131,9 +133,9 @@ def _publish(gcc: Record, p: Record, now_us: int) -> None:
     gcc.published_loss_q8 = gcc.loss_classic.loss_q8
     gcc.published_loss_state = send_side.loss_state
     alr_set_rate(gcc.alr, p, target_bps)
-    if p.cwnd_drop_frames == 1:
+    if p.cwnd_drop_frames == 1 or gcc.window.set_target_bps > 0:
         gcc.target_rate_bps = target_bps
-        gcc.cwnd_reduce_ratio = (target_bps - pushback_bps) / target_bps
+        gcc.cwnd_reduce_ratio = (paced_bps - pushback_bps) / paced_bps
     else:
         gcc.target_rate_bps = pushback_bps
         gcc.cwnd_reduce_ratio = 0.0  # perhaps frames were dropped until now
@@ -145,7 +147,7 @@ def _publish(gcc: Record, p: Record, now_us: int) -> None:
 def _update_window(gcc: Record, p: Record) -> None:
     """Let the congestion window follow the published target."""
     if p.cwnd_enabled == 1 and gcc.window.num_rtts > 0:
-        window_update(gcc.window, p, gcc.published_bps)
+        window_update(gcc.window, p, window_target_bps(gcc.window, gcc.published_bps))
         gcc.cwnd_bytes = gcc.window.window_bytes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bwe_env.sim._jit import Record, kernel
-from bwe_env.sim.flow import CONTROLLER_GCC
+from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_GCC
 from bwe_env.sim.pacer import pacer_set_rates
 from bwe_env.sim.prober import prober_request
 
@@ -27,6 +27,9 @@ def apply_decision(
     """
     target_bps = min(flow.max_rate_bps, max(flow.min_rate_bps, target_rate_bps))
     flow.target_rate_bps = target_bps
+    # GCC's window is for what is really sent; where GCC is alone, it knows that itself.
+    is_set = flow.controller == CONTROLLER_ACTION or flow.scale != 1.0
+    flow.gcc.window.set_target_bps = target_bps if is_set else 0
     if pacing_rate_bps <= 0:
         pacing_rate_bps = int(flow.gcc_parameters.pacing_factor * target_bps + 0.5)
     pacer_set_rates(flow.pacer, pacing_rate_bps, padding_rate_bps, now_us)

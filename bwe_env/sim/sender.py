@@ -25,7 +25,7 @@ from bwe_env.sim.fec import (
     fec_on_media,
     fec_protection,
 )
-from bwe_env.sim.flow import CONTROLLER_GCC
+from bwe_env.sim.flow import CONTROLLER_EXTERNAL
 from bwe_env.sim.link import link_enqueue
 from bwe_env.sim.monitor import monitor_on_sent
 from bwe_env.sim.pacer import (
@@ -231,7 +231,7 @@ def sender_on_frame(flow: Record, packets: np.ndarray, frames: np.ndarray, now_u
         return
 
     target_bps = float(flow.target_rate_bps)
-    if flow.controller == CONTROLLER_GCC:
+    if flow.controller != CONTROLLER_EXTERNAL:
         interval = encoder_drop_interval(encoder, target_bps, flow.gcc.cwnd_reduce_ratio)
         if interval > 0:
             if encoder_drops_frame(encoder, interval):

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents.callbacks import (
     VALIDATION_COLUMNS,
+    ExplorationCallback,
     HyperparameterCallback,
     ProgressCallback,
     StepMetricsCallback,
@@ -173,3 +175,18 @@ def test_without_a_terminal_progress_is_told_in_lines(
     assert len(lines) == 2
     assert "32 of 64 steps" in lines[0]
     assert "64 of 64 steps" in lines[1]
+
+
+def test_exploration_noise_falls_linearly_whatever_the_optimizer_does(model: Any) -> None:
+    seen: list[float] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            seen.append(float(self.model.policy.log_std[0]))
+            return True
+
+    model.learn(64, callback=[ExplorationCallback(-1.0, -3.0), Watch()])
+    first_steps = seen[:: model.n_steps]
+    expected = np.linspace(-1.0, -3.0, len(first_steps), endpoint=False)
+    assert len(first_steps) >= 2
+    np.testing.assert_allclose(first_steps, expected, atol=1e-6)
