@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
+from baselines.aimd_loss import AimdLoss
 from baselines.constant import DEFAULT_RATE_BPS, ConstantRate
+from baselines.copa import Copa
 from baselines.gcc import PRESETS
+from baselines.nada import Nada
 from baselines.oracle import DEFAULT_HEADROOM_RATIO, Oracle
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, unknown_name
-from bwe_env.estimator import RatePolicy
+from bwe_env.estimator import BandwidthEstimator, EstimatorFactory, RatePolicy
 from bwe_env.gcc import GccParameters
 
+#: Hand-tuned controllers as estimators; each takes the call it is for as keyword `call`.
+ESTIMATORS: Mapping[str, Callable[..., BandwidthEstimator]] = {
+    "aimd-loss": AimdLoss,
+    "copa": Copa,
+    "nada": Nada,
+}
+
 #: What a user may write, with its default argument where one may follow a colon.
-NAMES = (*PRESETS, "constant", "constant:RATE_BPS", "oracle", "oracle:HEADROOM_RATIO")
+NAMES = (*PRESETS, *ESTIMATORS, "constant", "constant:RATE_BPS", "oracle", "oracle:HEADROOM_RATIO")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +36,8 @@ class Baseline:
 
     name: str
     """as given to `make`"""
-    controller: Literal["gcc"] | RatePolicy
-    """GCC in the compiled loop, or a rate policy"""
+    controller: Literal["gcc"] | RatePolicy | EstimatorFactory
+    """GCC in the compiled loop, a rate policy, or what makes an estimator for each call"""
     gcc: GccParameters = field(default_factory=GccParameters)
     """GCC's parameters (also those of the GCC that a policy observes)"""
 
@@ -44,10 +56,12 @@ def make(name: str, *, call: CallConfig | None = None) -> Baseline:
     """
     call = call or CallConfig()
     kind, colon, argument = name.partition(":")
-    if colon and kind in PRESETS:
+    if colon and (kind in PRESETS or kind in ESTIMATORS):
         raise ConfigError(f"baseline {kind!r} takes no argument, got {argument!r}; write {kind!r}.")
     if kind in PRESETS:
         return Baseline(name=name, controller="gcc", gcc=PRESETS[kind])
+    if kind in ESTIMATORS:
+        return Baseline(name=name, controller=partial(ESTIMATORS[kind], call=call))
     if kind == "constant":
         rate_bps = _argument(name, argument, "bits per second") if colon else DEFAULT_RATE_BPS
         return Baseline(name=name, controller=ConstantRate(rate_bps, call=call))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 
 from baselines import NAMES, make
 from baselines.gcc import PRESETS
+from baselines.registry import ESTIMATORS
 from bwe_env.action import action_to_rate
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, UnknownNameError
+from bwe_env.estimator import BandwidthEstimator
+from bwe_env.feedback import FeedbackReport
 from bwe_env.gcc import GccParameters
 
 CALL = CallConfig(min_rate_bps=30_000, max_rate_bps=6_000_000)
@@ -49,6 +53,17 @@ def test_gcc_runs_in_the_compiled_loop_with_the_parameters_of_its_preset() -> No
     assert len(set(PRESETS.values())) == len(PRESETS)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_is_made_for_each_call_also_in_another_process(name: str) -> None:
+    factory = pickle.loads(pickle.dumps(make(name, call=CALL).controller))
+    first, second = factory(), factory()
+    assert isinstance(first, BandwidthEstimator)
+    assert first is not second
+    report = FeedbackReport(built_us=100_000, packets=(), bytes_in_flight=0)
+    decision = first.on_feedback(report, 130_000)
+    assert decision.target_rate_bps == CALL.start_rate_bps
+
+
 def test_every_listed_name_can_be_made() -> None:
     arguments = {"RATE_BPS": "250000", "HEADROOM_RATIO": "0.7"}
     for name in NAMES:
@@ -73,6 +88,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         ("oracle:0", "above 0 and at most 1.5"),
         ("oracle:2", "above 0 and at most 1.5"),
         ("gcc:1", "takes no argument"),
+        ("nada:1", "takes no argument"),
     ],
 )
 def test_an_argument_that_means_nothing_says_what_would(name: str, message: str) -> None:
