@@ -62,12 +62,23 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
     As for `BandwidthEstimationVectorEnv`; `call`, `observation`, `reward` and `gcc` may be given as
     the dataclass or as a dict of its fields.
 
+    | `render_mode` | what it shows | needs |
+    |---|---|---|
+    | `None` | nothing, at no cost (default) | |
+    | `"human"` | a window with the call so far, drawn as it goes on | display, tkinter, Pillow |
+    | `"rgb_array"` | `render()` gives the same picture, `uint8` of (540, 960, 3) | Pillow |
+    | `"ansi"` | `render()` gives the last step as a line of text | |
+
+    In mode "human" a step lasts at least `call.interval_s`, so that the call is seen in real time,
+    and there are at most `metadata["render_fps"]` pictures a second; `render()` returns None. The
+    window opens with the first step. Once it is closed, the call goes on unseen and at full speed.
+
     ## Version History
     - v0: first version. Its dynamics change until 0.1.0 is released (CHANGELOG.md says how).
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi", "rgb_array"],
+        "render_modes": ["human", "ansi", "rgb_array"],
         "render_fps": 10,
     }
 
@@ -124,7 +135,7 @@ class BandwidthEstimationEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float
         return self._vector.step_one(action)
 
     def render(self) -> Any:
-        """The call so far as an RGB picture, or the last step as a line of text."""
+        """The call so far as a picture, the last step as a line, or None; see the class."""
         frames = self._vector.render()
         return None if frames is None else frames[0]
 

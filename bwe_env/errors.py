@@ -38,6 +38,10 @@ class RingOverflowError(BweEnvError, RuntimeError):
     """A ring of the compiled core would have overwritten a row that is still needed."""
 
 
+class DisplayError(BweEnvError, RuntimeError):
+    """There is no screen to open a window on."""
+
+
 class ArtifactError(BweEnvError, ValueError):
     """A checkpoint or run directory that is missing, damaged, or of another environment version."""
 

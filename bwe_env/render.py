@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,10 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self._columns["time_s"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy paints its own picture."""
+        return {**self.__dict__, "_canvas": None}
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a step.
@@ -308,7 +312,7 @@ class _Canvas:
             from PIL import Image, ImageDraw, ImageFont
         except ImportError as error:
             raise ImportError(
-                "render_mode 'rgb_array' draws with Pillow; install it with "
+                "render modes 'human' and 'rgb_array' draw with Pillow; install it with "
                 "pip install 'bwe-env[render]' (or pip install pillow)."
             ) from error
         if self.width < MIN_WIDTH or self.height < MIN_HEIGHT:

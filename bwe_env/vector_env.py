@@ -32,6 +32,7 @@ from bwe_env.action import (
 from bwe_env.config import CallConfig, RandomisationConfig, from_mapping
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.gcc import GccParameters
+from bwe_env.live_window import MOST_CALLS, LiveView
 from bwe_env.network import Network
 from bwe_env.observation import ObservationConfig
 from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array
@@ -124,14 +125,16 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         num_threads: threads that share a step; results do not depend on it.
         autoreset_mode: "next_step", "same_step" or "disabled", or Gymnasium's enum.
         max_episode_steps: truncates before the call's duration does.
-        render_mode: "ansi", "rgb_array" or None.
+        render_mode: "human" shows the first four calls in a window, in real time (see
+            `bwe_env.live_window`); "rgb_array" and "ansi" give one picture or line per call; or
+            None.
 
     `reset(options={"reset_mask": bool[num_envs]})` resets some; `options={"network_index": …}` (an
     int or int[num_envs]) chooses networks instead of drawing them.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi", "rgb_array"],
+        "render_modes": ["human", "ansi", "rgb_array"],
         "render_fps": 10,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
@@ -207,6 +210,11 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._last_steps = self._world.steps
         self._packets_before = 0
         self._timelines: list[Timeline] = []
+        self._live_view: LiveView | None = None
+        if render_mode == "human":
+            self._live_view = LiveView(
+                interval_s=self.call_config.interval_s, frames_per_s=self.metadata["render_fps"]
+            )
         self._num_threads = min(num_threads, num_envs)
         self._threads: ThreadPoolExecutor | None = None
         self._threads_pid = 0
@@ -246,6 +254,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for env in np.flatnonzero(mask):
             self._reset_call(int(env), None if chosen is None else int(chosen[env]))
         self._was_reset |= mask
+        if self._live_view is not None:
+            self._live_view.begin(self._timelines)
         return self._observations(), self._info()
 
     def step(
@@ -321,11 +331,16 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return info
 
     def render(self) -> tuple[Any, ...] | None:
-        """One picture or line per call, as `render_mode` says."""
+        """One picture or line per call, as `render_mode` says; None in mode "human".
+
+        In mode "human" steps and resets draw by themselves.
+        """
+        if self.render_mode == "human":
+            return None
         if self.render_mode is None:
             gymnasium.logger.warn(
-                "render() was called without a render_mode; pass render_mode='rgb_array' or 'ansi' "
-                "when you make the environment."
+                "render() was called without a render_mode; pass render_mode='human', 'rgb_array' "
+                "or 'ansi' when you make the environment."
             )
             return None
         if self.render_mode == "rgb_array":
@@ -345,7 +360,9 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._bind_views()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop the threads."""
+        """Stop the threads, close the window."""
+        if self._live_view is not None:
+            self._live_view.close()
         if self._threads is not None and self._threads_pid == os.getpid():
             self._threads.shutdown()
         self._threads = None
@@ -529,6 +546,8 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for env in np.flatnonzero(active):
             row = self._world.steps[env]
             self._timelines[env].append({name: float(row[name]) for name in TIMELINE_COLUMNS})
+        if self._live_view is not None:
+            self._live_view.step(self._timelines, is_last=bool(self._done[:MOST_CALLS].any()))
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

@@ -44,6 +44,7 @@ _NOT_COMPILED = (
     "env.py",
     "vector_env.py",
     "render.py",
+    "live_window.py",
     "rollout.py",
     "rfc8867.py",
     "scenario.py",
