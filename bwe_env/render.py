@@ -197,6 +197,29 @@ def rgb_array(timeline: Timeline, width: int = 960, height: int = 540) -> NDArra
     return np.array(canvas.picture, dtype=np.uint8)
 
 
+def stacked(
+    timelines: Sequence[Timeline], width: int = 960, height: int = 540
+) -> NDArray[np.uint8]:
+    """Pictures of calls one above the other, all on the same axes, so that they can be compared.
+
+    Args:
+        timelines: from top to bottom, at least one.
+        width: of the whole, in pixels.
+        height: of each picture, in pixels.
+
+    Returns:
+        Shape (len(timelines) * height, width, 3).
+    """
+    needed = [_needed(timeline, 0) for timeline in timelines]
+    axes = _Scales(*map(max, zip(*needed, strict=True)))
+    pictures = []
+    for timeline in timelines:
+        canvas = _Canvas(width, height, axes)
+        canvas.update(timeline)
+        pictures.append(np.array(canvas.picture, dtype=np.uint8))
+    return np.vstack(pictures)
+
+
 # --- Scales ---------------------------------------------------------------------------------------
 
 _NICE = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
@@ -298,6 +321,8 @@ class _Canvas:
 
     width: int
     height: int
+    least: _Scales = _Scales(0.0, 0.0, 0.0, 0.0)
+    """the axes have at least these upper ends"""
     picture: Image.Image = field(init=False)
     _large: Image.Image = field(init=False)
     _pen: ImageDraw.ImageDraw = field(init=False)
@@ -348,7 +373,7 @@ class _Canvas:
 
     def update(self, timeline: Timeline) -> None:
         """Bring the picture up to the timeline's last step."""
-        scales = _needed(timeline, self._drawn)
+        scales = _Scales(*map(max, self.least, _needed(timeline, self._drawn)))
         if self._scales is not None:
             scales = _Scales(*map(max, self._scales, scales))
         if scales != self._scales:

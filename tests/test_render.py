@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bwe_env.errors import ConfigError, UnknownNameError
-from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array
+from bwe_env.render import TIMELINE_COLUMNS, Timeline, ansi, rgb_array, stacked
 
 pytest.importorskip("PIL", reason="needs Pillow (pip install 'bwe-env[render]')")
 
@@ -218,6 +218,42 @@ def test_a_long_network_name_is_cut_before_it_reaches_the_figures() -> None:
         return rgb_array(timeline)[:36, 530:]
 
     assert np.array_equal(figures("short"), figures("a-very-long-network-name-" * 10))
+
+
+# --- Several calls --------------------------------------------------------------------------------
+
+
+def test_calls_that_need_the_same_axes_are_stacked_as_they_are_drawn_alone() -> None:
+    first = [step_row(i) for i in range(100)]
+    second = [row | {"frozen_ratio": 0.5} for row in first]
+    picture = stacked([timeline_of(first), timeline_of(second)], 640, 360)
+    assert picture.shape == (720, 640, 3)
+    assert np.array_equal(picture[:360], rgb_array(timeline_of(first), 640, 360))
+    assert np.array_equal(picture[360:], rgb_array(timeline_of(second), 640, 360))
+
+
+def test_stacked_calls_share_the_longest_of_their_axes() -> None:
+    low = timeline_of([step_row(i, queue_delay_ms=50.0, queue_loss_ratio=0.01) for i in range(50)])
+    high = timeline_of([step_row(i, queue_delay_ms=900.0, target_rate_bps=6e6) for i in range(50)])
+    labels = np.s_[70:, :64]  # the numbers left of the panels
+
+    def together(*timelines: Timeline) -> list[NDArray[np.uint8]]:
+        return np.split(stacked(timelines), len(timelines))
+
+    above, below = together(low, high)
+    assert np.array_equal(above[labels], below[labels])
+    assert not np.array_equal(above[labels], together(low)[0][labels])
+    assert np.array_equal(below, rgb_array(high))
+
+
+def test_stacking_leaves_the_pictures_of_the_calls_themselves_alone() -> None:
+    low, high = (timeline_of([step_row(0, queue_delay_ms=ms)]) for ms in (50.0, 900.0))
+    before = rgb_array(low)
+    stacked([low, high])
+    low.append(step_row(1, queue_delay_ms=50.0))
+    after = timeline_of([step_row(i, queue_delay_ms=50.0) for i in range(2)])
+    assert not np.array_equal(before, rgb_array(low))
+    assert np.array_equal(rgb_array(low), rgb_array(after))
 
 
 # --- Timeline and text ----------------------------------------------------------------------------
