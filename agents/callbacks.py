@@ -1,7 +1,8 @@
 """What happens beside learning: TensorBoard figures, validation, selection, checkpoints, progress.
 
 Tags: ``bwe/…`` are the call metrics of the training calls, ``reward/…`` the terms of their reward,
-``validation/…`` calls on the fixed validation networks, ``call/timeline`` one of them as a picture.
+``validation/…`` calls on the fixed validation networks, ``call/…`` three of them as pictures,
+``test/…`` calls of the finished run. `agents.tags` explains each, also inside TensorBoard.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from stable_baselines3.common.logger import HParam, Image
 from agents.export import save_policy
 from agents.policy_estimator import PolicyEstimator
 from agents.policy_setting import PolicySetting
+from agents.tags import CALL_TAGS, explanation
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -34,8 +36,8 @@ REWARD_PREFIX = "reward_"
 NOT_A_METRIC = ("time_s", "network_index")
 #: Figures that are no scalars.
 NO_SCALAR = ("stdout", "log", "json", "csv")
-#: Size of the timeline picture in TensorBoard, in pixels. Ours.
-PICTURE_WIDTH, PICTURE_HEIGHT = 1280, 720
+#: Size of the picture of one call in TensorBoard, in pixels; two stand one above the other. Ours.
+PICTURE_WIDTH, PICTURE_HEIGHT = 1100, 500
 
 
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
@@ -73,24 +75,28 @@ class StepMetricsCallback(BaseCallback):
 class Validation:
     """How an agent is judged while it learns: always on the same calls, beside GCC's on them."""
 
-    run: Callable[[PolicyEstimator], Calls]
-    """plays every validation call and returns the columns of `bwe_env.rollout.run_calls`"""
-    gcc: Callable[[], Calls]
-    """the same calls under GCC; asked for once, at the first validation"""
-    timeline: Callable[[PolicyEstimator], Timeline] | None = None
-    """plays one of them step by step, for the picture"""
+    run: Callable[[PolicyEstimator | None], Calls]
+    """plays every validation call and returns the columns of `bwe_env.rollout.run_calls`; without
+    a policy under GCC, for which it is asked once"""
+    timeline: Callable[[PolicyEstimator | None, str, int], Timeline] | None = None
+    """plays the call on the network of this name with this seed once more, for the picture"""
+    reward_terms: Callable[[PolicyEstimator | None], Mapping[str, float]] | None = None
+    """mean of each term of the reward over the calls"""
 
 
-#: Columns of the calls that are shown in TensorBoard, next to the difference to GCC's.
-VALIDATION_COLUMNS = (
-    "mean_reward",
-    "call_score",
-    "freeze_ratio",
-    "queue_delay_ms_p95",
-    "one_way_delay_ms_p95",
-    "utilisation",
-    "queue_loss_ratio",
-)
+def shown_calls(agent: Calls, gcc: Calls) -> dict[str, int]:
+    """Rows of the calls to draw, by what the agent's reward has over GCC's on the same call.
+
+    Args:
+        agent: columns with ``mean_reward``, one row per call.
+        gcc: the same calls in the same order.
+
+    Returns:
+        Rows of the "worst", "median" (the lower of two in the middle) and "best" call.
+    """
+    order = np.argsort(agent["mean_reward"] - gcc["mean_reward"], kind="stable")
+    last = len(order) - 1
+    return {"worst": int(order[0]), "median": int(order[last // 2]), "best": int(order[last])}
 
 
 class ValidationCallback(BaseCallback):
@@ -133,6 +139,8 @@ class ValidationCallback(BaseCallback):
         self._report = report
         self._validated_at = 0
         self._gcc: Calls | None = None
+        self._gcc_terms: Mapping[str, float] = {}
+        self._gcc_timelines: dict[tuple[str, int], Timeline] = {}
 
     def _on_training_start(self) -> None:
         self._validated_at = self.num_timesteps
@@ -158,46 +166,84 @@ class ValidationCallback(BaseCallback):
         )
         calls = self._validation.run(policy)
         if self._gcc is None:
-            self._gcc = self._validation.gcc()
-        row = {"steps": float(self.num_timesteps)}
-        for column in VALIDATION_COLUMNS:
-            value = float(np.nanmean(calls[column]))
-            gcc = float(np.nanmean(self._gcc[column]))
-            row[column] = value
-            self.logger.record(f"validation/{column}", value)
-            self.logger.record(f"validation_minus_gcc/{column}", value - gcc)
-        self.history.append(row)
-        reward = row["mean_reward"]
-        is_best = reward > self.best_reward
-        if is_best:
-            self.best_reward = reward
-            save_policy(
-                self._policy_directory,
-                policy,
-                environment=self._environment,
-                extra={"steps": self.num_timesteps, "validation_reward": reward},
-            )
+            self._gcc = self._validation.run(None)
+            if self._validation.reward_terms is not None:
+                self._gcc_terms = self._validation.reward_terms(None)
+        row = self._record_calls(calls, self._gcc)
+        self._record_terms(policy)
+        self._draw(policy, calls, self._gcc)
+        is_best = self._keep_if_best(policy, row["mean_reward"])
         save_checkpoint(self.model, self._checkpoint)
-        if self._validation.timeline is not None:
-            self._picture(self._validation.timeline(policy))
         self.logger.dump(self.num_timesteps)
         gcc_reward = float(np.mean(self._gcc["mean_reward"]))
         self._report(
-            f"{self.num_timesteps:>10,} steps: validation reward {reward:.4f}/s "
-            f"({reward - gcc_reward:+.4f} against GCC)" + (", best so far" if is_best else "")
+            f"{self.num_timesteps:>10,} steps: validation reward {row['mean_reward']:.4f}/s "
+            f"({row['mean_reward'] - gcc_reward:+.4f} against GCC)"
+            + (", best so far" if is_best else "")
         )
+
+    def _record_calls(self, calls: Calls, gcc: Calls) -> dict[str, float]:
+        row = {"steps": float(self.num_timesteps)}
+        for column, (value, difference) in _means(calls, gcc).items():
+            row[column] = value
+            self.logger.record(f"validation/{column}", value)
+            self.logger.record(f"validation_minus_gcc/{column}", difference)
+        self.history.append(row)
+        return row
+
+    def _record_terms(self, policy: PolicyEstimator) -> None:
+        if self._validation.reward_terms is None:
+            return
+        for term, value in self._validation.reward_terms(policy).items():
+            self.logger.record(f"validation_reward/{term}", value)
+            difference = value - self._gcc_terms[term]
+            self.logger.record(f"validation_reward_minus_gcc/{term}", difference)
+
+    def _keep_if_best(self, policy: PolicyEstimator, reward: float) -> bool:
+        if not reward > self.best_reward:
+            return False
+        self.best_reward = reward
+        save_policy(
+            self._policy_directory,
+            policy,
+            environment=self._environment,
+            extra={"steps": self.num_timesteps, "validation_reward": reward},
+        )
+        return True
+
+    def _draw(self, policy: PolicyEstimator, calls: Calls, gcc: Calls) -> None:
+        """The agent's call above GCC's, for the worst, the median and the best."""
+        from bwe_env.render import stacked
+
+        play = self._validation.timeline
+        if play is None:
+            return
+        for name, row in shown_calls(calls, gcc).items():
+            network, seed = str(calls["network"][row]), int(calls["seed"][row])
+            above = play(policy, network, seed)
+            above.network = f"PPO: {network}"
+            if (network, seed) not in self._gcc_timelines:
+                below = play(None, network, seed)
+                below.network = f"GCC: {network}"
+                self._gcc_timelines[network, seed] = below
+            pair = (above, self._gcc_timelines[network, seed])
+            picture = stacked(pair, PICTURE_WIDTH, PICTURE_HEIGHT)
+            self.logger.record(f"call/{name}", Image(picture, "HWC"), exclude=NO_SCALAR)
 
     @property
     def columns(self) -> dict[str, list[float]]:
         """Every validation so far as columns, for a CSV file."""
-        names = ("steps", *VALIDATION_COLUMNS)
+        names = ("steps", *CALL_TAGS)
         return {name: [row[name] for row in self.history] for name in names}
 
-    def _picture(self, timeline: Timeline) -> None:
-        from bwe_env.render import rgb_array
 
-        picture = rgb_array(timeline, width=PICTURE_WIDTH, height=PICTURE_HEIGHT)
-        self.logger.record("call/timeline", Image(picture, "HWC"), exclude=NO_SCALAR)
+def _means(agent: Calls, gcc: Calls) -> dict[str, tuple[float, float]]:
+    """Mean of each column of `CALL_TAGS` over the agent's calls, and its difference to GCC's."""
+    means = {}
+    for column in CALL_TAGS:
+        value = float(np.nanmean(agent[column]))
+        means[column] = (value, value - float(np.nanmean(gcc[column])))
+    return means
 
 
 class ExplorationCallback(BaseCallback):
@@ -226,20 +272,50 @@ class ExplorationCallback(BaseCallback):
         self.logger.record("train/log_std", log_std)
 
 
-class HyperparameterCallback(BaseCallback):
-    """The configuration in TensorBoard's HPARAMS tab, beside the validation reward it led to."""
+#: What the HPARAMS tab can be sorted by: the final figures, and the last validation's.
+HPARAM_METRICS = (
+    *(f"{group}/{column}" for column in CALL_TAGS for group in ("test", "test_minus_gcc")),
+    "validation/mean_reward",
+    "validation_minus_gcc/mean_reward",
+)
+
+
+class DescriptionCallback(BaseCallback):
+    """The configuration in TensorBoard's HPARAMS tab, and what its tags mean in the TEXT tab.
+
+    The HPARAMS tab takes its metrics from the scalars of the run. Those of `write_final_metrics`
+    are announced here, so that a run which is interrupted stands there too, without them.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__()
         self._values = flatten(values)
 
     def _on_training_start(self) -> None:
-        metrics = {"validation/mean_reward": 0.0, "validation_minus_gcc/mean_reward": 0.0}
+        metrics = dict.fromkeys(HPARAM_METRICS, 0.0)  # names only; no value is written
         self.logger.record("hparams", HParam(self._values, metrics), exclude=NO_SCALAR)
+        self.logger.record("about/tags", explanation(), exclude=NO_SCALAR)
         self.logger.dump(self.num_timesteps)
 
     def _on_step(self) -> bool:
         return True
+
+
+def write_final_metrics(directory: Path, agent: Calls, gcc: Calls, *, steps: int) -> None:
+    """Put what a finished run has reached into its TensorBoard, for the HPARAMS tab.
+
+    Args:
+        directory: of the run's event files; one is added.
+        agent: the test calls under the policy that was kept, columns of `CALL_TAGS`.
+        gcc: the same calls under GCC.
+        steps: env steps from which that policy had learnt.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(directory)) as writer:
+        for column, (value, difference) in _means(agent, gcc).items():
+            writer.add_scalar(f"test/{column}", value, steps)
+            writer.add_scalar(f"test_minus_gcc/{column}", difference, steps)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:

@@ -254,6 +254,9 @@ class _Scales(NamedTuple):
     loss_ratio: float
 
 
+_NO_EXTENT = _Scales(0.0, 0.0, 0.0, 0.0)
+
+
 def _highest(values: Sequence[float], start: int, cap: float = math.inf) -> float:
     return max((min(v, cap) for v in values[start:] if math.isfinite(v)), default=0.0)
 
@@ -321,7 +324,7 @@ class _Canvas:
 
     width: int
     height: int
-    least: _Scales = _Scales(0.0, 0.0, 0.0, 0.0)
+    least: _Scales = _NO_EXTENT
     """the axes have at least these upper ends"""
     picture: Image.Image = field(init=False)
     _large: Image.Image = field(init=False)

@@ -85,6 +85,34 @@ def timeline(contender: Contender, network: Network, setting: Setting) -> Timeli
     return picture
 
 
+def reward_terms(
+    contender: Contender, networks: Sequence[Network], setting: Setting
+) -> dict[str, float]:
+    """Mean over the calls of `run` of each term of the reward, per second of scheduled time.
+
+    Returns:
+        Terms by name ("quality", "freeze", …); they add up to the mean of ``mean_reward``.
+    """
+    totals: dict[str, float] = {}
+    for played in record_calls(
+        networks,
+        contender.controller,
+        call=setting.call,
+        seeds=setting.seeds,
+        reward=setting.reward,
+        observation=contender.observation,
+        gcc=contender.gcc,
+        network_models=contender.network_models,
+        num_threads=setting.num_threads,
+    ):
+        for name in played.steps.dtype.names:
+            if name.startswith("reward_"):
+                term = name.removeprefix("reward_")
+                totals[term] = totals.get(term, 0.0) + float(played.steps[name].sum())
+    scheduled_s = len(networks) * len(setting.seeds) * setting.call.duration_s
+    return {term: total / scheduled_s for term, total in totals.items()}
+
+
 def best_contender(
     contenders: Iterable[Contender], networks: Sequence[Network], setting: Setting
 ) -> Contender:

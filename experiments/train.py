@@ -343,8 +343,8 @@ def _logger(run: RunDirectory) -> Any:
 def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
     """Learn to the end. False if interrupted, with a checkpoint written."""
     from agents.callbacks import (
+        DescriptionCallback,
         ExplorationCallback,
-        HyperparameterCallback,
         ProgressCallback,
         StepMetricsCallback,
         ValidationCallback,
@@ -370,13 +370,13 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
         best_reward=_best_reward(run),
         report=progress.say,
     )
-    hyperparameters = HyperparameterCallback(config_to_dict(config))
+    description = DescriptionCallback(config_to_dict(config))
     started_s, started_steps = time.monotonic(), model.num_timesteps
     try:
         model.learn(
             remaining,
             callback=[
-                hyperparameters,
+                description,
                 ExplorationCallback(config.ppo.log_std_init, config.ppo.log_std_final),
                 StepMetricsCallback(),
                 validation,
@@ -425,17 +425,22 @@ def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
     from experiments.contenders import baseline
 
     setting = _setting(config, config.validation_seeds)
+    networks = {network.name: network for network in sets.validation}
 
-    def run(policy: PolicyEstimator) -> Calls:
-        return evaluation.run(_agent(policy), sets.validation, setting)
+    def contender(policy: PolicyEstimator | None) -> Contender:
+        return baseline("gcc", config.call) if policy is None else _agent(policy)
 
-    def timeline(policy: PolicyEstimator) -> Timeline:
-        return evaluation.timeline(_agent(policy), sets.validation[0], setting)
+    def run(policy: PolicyEstimator | None) -> Calls:
+        return evaluation.run(contender(policy), sets.validation, setting)
 
-    def gcc() -> Calls:
-        return evaluation.run(baseline("gcc", config.call), sets.validation, setting)
+    def timeline(policy: PolicyEstimator | None, network: str, seed: int) -> Timeline:
+        one_call = dataclasses.replace(setting, seeds=(seed,))
+        return evaluation.timeline(contender(policy), networks[network], one_call)
 
-    return Validation(run=run, gcc=gcc, timeline=timeline)
+    def reward_terms(policy: PolicyEstimator | None) -> dict[str, float]:
+        return evaluation.reward_terms(contender(policy), sets.validation, setting)
+
+    return Validation(run=run, timeline=timeline, reward_terms=reward_terms)
 
 
 def say_if_compiling() -> None:
@@ -451,7 +456,8 @@ def say_if_compiling() -> None:
 
 def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
     """Judge the selected policy on the test networks beside the baselines; print and store it."""
-    from agents.export import load_policy
+    from agents.callbacks import write_final_metrics
+    from agents.export import load_policy, read_manifest
     from experiments import comparison
     from experiments.contenders import baseline
     from experiments.evaluation import best_contender
@@ -466,7 +472,7 @@ def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
         validation,
     )
     contenders = [_agent(policy), baseline("gcc", call), constant, baseline("oracle", call)]
-    comparison.compare(
+    calls = comparison.compare(
         contenders,
         sets.test,
         _setting(config, config.test_seeds),
@@ -477,6 +483,8 @@ def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
             f"{bps_to_mbps(call.max_rate_bps):g} Mbps; mean over networks [95 % bootstrap interval]"
         ),
     )
+    steps = int(read_manifest(run.policy)["extra"]["steps"])
+    write_final_metrics(run.tensorboard, calls["PPO"], calls["gcc"], steps=steps)
 
 
 if __name__ == "__main__":

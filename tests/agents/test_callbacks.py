@@ -1,30 +1,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from agents.callbacks import (
-    VALIDATION_COLUMNS,
+    HPARAM_METRICS,
+    PICTURE_HEIGHT,
+    PICTURE_WIDTH,
+    DescriptionCallback,
     ExplorationCallback,
-    HyperparameterCallback,
     ProgressCallback,
     StepMetricsCallback,
     Validation,
     ValidationCallback,
     flatten,
+    shown_calls,
+    write_final_metrics,
 )
 from agents.export import load_policy, read_manifest
 from agents.policy_estimator import PolicyEstimator
 from agents.policy_setting import PolicySetting
 from agents.ppo import PpoConfig, load_ppo, make_ppo
 from agents.sb3_vec_env import Sb3VecEnv
-from bwe_env.render import TIMELINE_COLUMNS, Timeline
+from agents.tags import CALL_TAGS, explains, explanation
+from bwe_env.render import TIMELINE_COLUMNS, Timeline, stacked
 from tests.agents.counting_env import CountingVectorEnv
 
 ENVIRONMENT = "BandwidthEstimation-v0"
@@ -32,7 +39,7 @@ CONFIG = PpoConfig(num_envs=4, n_steps=8, batch_size=32, torch_threads=1)
 
 
 def calls(reward: float) -> dict[str, np.ndarray]:
-    columns = {name: np.array([1.0, 3.0, np.nan]) for name in VALIDATION_COLUMNS}
+    columns = {name: np.array([1.0, 3.0, np.nan]) for name in CALL_TAGS}
     return columns | {"mean_reward": np.array([reward, reward])}
 
 
@@ -45,13 +52,25 @@ def model(tmp_path: Path) -> Iterator[Any]:
     model.logger.close()
 
 
-def read_scalars(folder: Path) -> dict[str, list[float]]:
+def read_events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    scalars = {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return scalars | {f"image:{tag}": [] for tag in events.Tags()["images"]}
+    return events
+
+
+def read_scalars(folder: Path) -> dict[str, list[float]]:
+    events = read_events(folder)
+    return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def read_pictures(folder: Path) -> dict[str, list[np.ndarray]]:
+    events = read_events(folder)
+    return {
+        tag: [np.array(Image.open(BytesIO(e.encoded_image_string))) for e in events.Images(tag)]
+        for tag in events.Tags()["images"]
+    }
 
 
 def validation_callback(folder: Path, rewards: list[float], **options: Any) -> ValidationCallback:
@@ -64,7 +83,7 @@ def validation_callback(folder: Path, rewards: list[float], **options: Any) -> V
         "setting": PolicySetting(),
         "report": lambda line: None,
     }
-    validation = Validation(run=lambda policy: calls(next(remaining)), gcc=lambda: calls(0.5))
+    validation = Validation(run=lambda policy: calls(next(remaining) if policy else 0.5))
     return ValidationCallback(validation, **(defaults | options))
 
 
@@ -134,29 +153,130 @@ def test_the_report_says_reward_difference_and_whether_it_is_the_best(
     ]
 
 
-def test_a_call_of_the_policy_is_drawn_into_tensorboard(tmp_path: Path, model: Any) -> None:
-    timeline = Timeline("a network", duration_s=1.0, max_rate_bps=1e6)
+def test_the_calls_drawn_are_those_that_gain_least_middle_and_most_over_gcc() -> None:
+    gcc = {"mean_reward": np.array([0.5, 0.9, 0.1, 0.4])}
+    agent = {"mean_reward": np.array([0.6, 0.8, 0.6, 0.4])}  # +0.1, -0.1, +0.5, 0.0
+    assert shown_calls(agent, gcc) == {"worst": 1, "median": 3, "best": 2}
+    assert shown_calls({"mean_reward": np.ones(1)}, {"mean_reward": np.zeros(1)}) == {
+        "worst": 0,
+        "median": 0,
+        "best": 0,
+    }
+
+
+def made_up_timeline(network: str, rate_bps: float) -> Timeline:
+    timeline = Timeline(network, duration_s=1.0, max_rate_bps=1e6)
     for i in range(1, 11):
-        timeline.append(dict.fromkeys(TIMELINE_COLUMNS, 0.5) | {"time_s": 0.1 * i})
-    callback = validation_callback(tmp_path, [0.1])
+        row = dict.fromkeys(TIMELINE_COLUMNS, 0.5) | {"time_s": 0.1 * i}
+        timeline.append(row | {"target_rate_bps": rate_bps})
+    return timeline
+
+
+def test_worst_median_and_best_call_are_drawn_with_the_agent_above_gcc(
+    tmp_path: Path, model: Any
+) -> None:
+    names = np.array(["poor", "fair", "good"])
+    played: list[tuple[str, str, int]] = []
+
+    def run(policy: PolicyEstimator | None) -> dict[str, np.ndarray]:
+        columns = {name: np.ones(3) for name in CALL_TAGS}
+        reward = np.array([0.1, 0.2, 0.3]) if policy else np.zeros(3)
+        return columns | {"network": names, "seed": np.array([4, 5, 6]), "mean_reward": reward}
+
+    def timeline(policy: PolicyEstimator | None, network: str, seed: int) -> Timeline:
+        played.append(("agent" if policy else "gcc", network, seed))
+        return made_up_timeline(network, 8e5 if policy else 2e5)
+
+    callback = validation_callback(tmp_path, [])
+    callback._validation = Validation(run=run, timeline=timeline)
+    model.learn(128, callback=callback)
+    pictures = read_pictures(tmp_path)
+    assert set(pictures) == {"call/worst", "call/median", "call/best"}
+    for tag, network in zip(("worst", "median", "best"), names, strict=True):
+        agent = made_up_timeline(f"PPO: {network}", 8e5)
+        gcc = made_up_timeline(f"GCC: {network}", 2e5)
+        first, second = pictures[f"call/{tag}"]
+        assert np.array_equal(first, stacked([agent, gcc], PICTURE_WIDTH, PICTURE_HEIGHT))
+        assert np.array_equal(first, second)
+    # Two validations of three calls; GCC's are kept.
+    calls_of_a_validation = [("poor", 4), ("fair", 5), ("good", 6)]
+    assert [call[1:] for call in played if call[0] == "gcc"] == calls_of_a_validation
+    assert [call[1:] for call in played if call[0] == "agent"] == 2 * calls_of_a_validation
+
+
+def test_terms_of_the_validation_reward_stand_beside_their_difference_to_gcc(
+    tmp_path: Path, model: Any
+) -> None:
+    callback = validation_callback(tmp_path, [])
     callback._validation = Validation(
-        run=lambda policy: calls(0.1), gcc=lambda: calls(0.5), timeline=lambda policy: timeline
+        run=lambda policy: calls(0.5),
+        reward_terms=lambda policy: {"quality": 0.75 if policy else 0.5, "delay": -0.25},
     )
     model.learn(64, callback=callback)
-    assert "image:call/timeline" in read_scalars(tmp_path)
+    scalars = read_scalars(tmp_path)
+    assert scalars["validation_reward/quality"] == [0.75]
+    assert scalars["validation_reward/delay"] == [-0.25]
+    assert scalars["validation_reward_minus_gcc/quality"] == [0.25]
+    assert scalars["validation_reward_minus_gcc/delay"] == [0.0]
 
 
-def test_hyper_parameters_reach_the_hparams_tab(tmp_path: Path, model: Any) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_hyper_parameters_reach_the_hparams_tab_with_the_names_of_their_final_metrics(
+    tmp_path: Path, model: Any
+) -> None:
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-    model.learn(32, callback=HyperparameterCallback({"ppo": {"gamma": 0.98}, "seeds": [1, 2]}))
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    content = events.PluginTagToContent(metadata.PLUGIN_NAME)[metadata.SESSION_START_INFO_TAG]
-    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    assert start.hparams["ppo.gamma"].number_value == 0.98
-    assert start.hparams["seeds"].string_value == "[1, 2]"
+    model.learn(32, callback=DescriptionCallback({"ppo": {"gamma": 0.98}, "seeds": [1, 2]}))
+    content = read_events(tmp_path).PluginTagToContent(metadata.PLUGIN_NAME)
+    start, experiment = (
+        plugin_data_pb2.HParamsPluginData.FromString(content[tag])
+        for tag in (metadata.SESSION_START_INFO_TAG, metadata.EXPERIMENT_TAG)
+    )
+    assert start.session_start_info.hparams["ppo.gamma"].number_value == 0.98
+    assert start.session_start_info.hparams["seeds"].string_value == "[1, 2]"
+    named = {info.name.tag for info in experiment.experiment.metric_infos}
+    assert named == set(HPARAM_METRICS)
+    for column in ("call_score", "freeze_ratio", "one_way_delay_ms_p95"):
+        assert {f"test/{column}", f"test_minus_gcc/{column}"} <= named
+    # Only named so far: a value of 0 would be mistaken for a result.
+    assert not set(HPARAM_METRICS) & set(read_scalars(tmp_path))
+
+
+def test_final_metrics_are_means_over_calls_and_differences_to_gcc_at_the_policys_step(
+    tmp_path: Path,
+) -> None:
+    agent = {name: np.array([1.0, 3.0, np.nan]) for name in CALL_TAGS}
+    gcc = {name: np.array([0.5, 0.5, 0.5]) for name in CALL_TAGS}
+    write_final_metrics(tmp_path, agent, gcc, steps=4096)
+    events = read_events(tmp_path)
+    for column in CALL_TAGS:
+        (value,), (difference,) = (
+            events.Scalars(f"{group}/{column}") for group in ("test", "test_minus_gcc")
+        )
+        assert (value.step, value.value) == (4096, 2.0)
+        assert (difference.step, difference.value) == (4096, 1.5)
+    assert set(events.Tags()["scalars"]) == {
+        tag for tag in HPARAM_METRICS if tag.startswith("test")
+    }
+
+
+def test_a_text_panel_says_what_each_tag_means(tmp_path: Path, model: Any) -> None:
+    model.learn(32, callback=DescriptionCallback({}))
+    (event,) = read_events(tmp_path).Tensors("about/tags/text_summary")
+    (text,) = event.tensor_proto.string_val
+    assert text.decode() == explanation()
+
+
+def test_every_tag_that_can_be_sorted_by_is_explained_and_made_up_ones_are_not() -> None:
+    assert all(explains(tag) for tag in HPARAM_METRICS)
+    for tag in ("bwe/rtt_ms", "reward/drop", "call/best", "train/std", "validation_reward/loss"):
+        assert explains(tag)
+    for tag in ("bwe/no_such", "reward/NAME", "call/timeline", "validation/drop", "test/…", "x"):
+        assert not explains(tag)
+
+
+def test_the_explanation_is_made_of_whole_tables_of_two_columns() -> None:
+    for line in explanation().splitlines():
+        assert line == "" or line.count("|") == 3
 
 
 def test_nested_options_are_flattened_with_dots() -> None:
