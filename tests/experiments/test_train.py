@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from agents.tags import explains
 from bwe_env import rfc8867
 from bwe_env.errors import ConfigError
 from experiments import evaluate
@@ -83,6 +85,53 @@ def test_the_final_table_compares_agent_gcc_constant_and_oracle_on_the_same_test
     for row in results:
         assert float(row["low"]) <= float(row["mean"]) + 1e-9
         assert float(row["mean"]) <= float(row["high"]) + 1e-9
+
+
+def read_events(run: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return events
+
+
+def test_tensorboard_ends_with_the_test_calls_of_the_kept_policy_beside_gcc(
+    finished_run: Path,
+) -> None:
+    events = read_events(finished_run)
+    table = rows(finished_run / "test_calls.csv")
+    manifest = json.loads((finished_run / "policy" / "policy.json").read_text())
+    for column in ("call_score", "freeze_ratio", "one_way_delay_ms_p95"):
+        means = {}
+        for label in ("PPO", "gcc"):
+            values = [float(row[column]) for row in table if row["controller"] == label]
+            means[label] = sum(values) / len(values)
+        (value,) = events.Scalars(f"test/{column}")
+        (difference,) = events.Scalars(f"test_minus_gcc/{column}")
+        assert value.value == pytest.approx(means["PPO"], rel=1e-5)
+        assert difference.value == pytest.approx(means["PPO"] - means["gcc"], abs=1e-4)
+        assert value.step == manifest["extra"]["steps"]
+
+
+def test_the_terms_of_the_validation_reward_add_up_to_it(finished_run: Path) -> None:
+    events = read_events(finished_run)
+    for total, group in (
+        ("validation", "validation_reward"),
+        ("validation_minus_gcc", "validation_reward_minus_gcc"),
+    ):
+        tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(f"{group}/")]
+        assert len(tags) == 6
+        sums = np.sum([[event.value for event in events.Scalars(tag)] for tag in tags], axis=0)
+        rewards = [event.value for event in events.Scalars(f"{total}/mean_reward")]
+        assert sums == pytest.approx(rewards, abs=1e-6)
+
+
+def test_every_tag_of_a_run_is_explained_in_its_own_text_panel(finished_run: Path) -> None:
+    tags = read_events(finished_run).Tags()
+    shown = [*tags["scalars"], *tags["images"]]
+    assert {"call/worst", "call/median", "call/best"} <= set(shown)
+    assert [tag for tag in shown if not explains(tag)] == []
+    assert "about/tags/text_summary" in tags["tensors"]
 
 
 def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_path: Path) -> None:
