@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ NOT_A_METRIC = ("time_s", "network_index")
 #: Figures that are no scalars.
 NO_SCALAR = ("stdout", "log", "json", "csv")
 #: Size of the picture of one call in TensorBoard, in pixels; two stand one above the other. Ours.
-PICTURE_WIDTH, PICTURE_HEIGHT = 1100, 500
+PICTURE_WIDTH, PICTURE_HEIGHT = 1000, 460
 
 
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
@@ -72,16 +72,38 @@ class StepMetricsCallback(BaseCallback):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationCalls:
+    """Every validation call under one controller, in an order that does not depend on it."""
+
+    columns: Calls
+    """those of `bwe_env.rollout.run_calls`, one row per call"""
+    steps: Sequence[NDArray[Any]] = ()
+    """of each call what happened in its intervals, as `info` shows it; or nothing"""
+
+    def reward_terms(self) -> dict[str, float]:
+        """Mean over the calls of each term of the reward, per second of scheduled time.
+
+        They add up to the mean of ``mean_reward``.
+        """
+        if not self.steps:
+            return {}
+        scheduled_s = float(np.sum(self.columns["duration_s"]))
+        rows = np.concatenate(self.steps)
+        return {
+            name.removeprefix(REWARD_PREFIX): float(rows[name].sum()) / scheduled_s
+            for name in rows.dtype.names or ()
+            if name.startswith(REWARD_PREFIX)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """How an agent is judged while it learns: always on the same calls, beside GCC's on them."""
 
-    run: Callable[[PolicyEstimator | None], Calls]
-    """plays every validation call and returns the columns of `bwe_env.rollout.run_calls`; without
-    a policy under GCC, for which it is asked once"""
-    timeline: Callable[[PolicyEstimator | None, str, int], Timeline] | None = None
-    """plays the call on the network of this name with this seed once more, for the picture"""
-    reward_terms: Callable[[PolicyEstimator | None], Mapping[str, float]] | None = None
-    """mean of each term of the reward over the calls"""
+    run: Callable[[PolicyEstimator | None], ValidationCalls]
+    """plays every validation call; without a policy under GCC, for which it is asked once"""
+    timeline: Callable[[str, NDArray[Any]], Timeline] | None = None
+    """of a call on the network of this name, from its steps, for the picture"""
 
 
 def shown_calls(agent: Calls, gcc: Calls) -> dict[str, int]:
@@ -138,9 +160,7 @@ class ValidationCallback(BaseCallback):
         self._setting = setting
         self._report = report
         self._validated_at = 0
-        self._gcc: Calls | None = None
-        self._gcc_terms: Mapping[str, float] = {}
-        self._gcc_timelines: dict[tuple[str, int], Timeline] = {}
+        self._gcc: ValidationCalls | None = None
 
     def _on_training_start(self) -> None:
         self._validated_at = self.num_timesteps
@@ -167,37 +187,30 @@ class ValidationCallback(BaseCallback):
         calls = self._validation.run(policy)
         if self._gcc is None:
             self._gcc = self._validation.run(None)
-            if self._validation.reward_terms is not None:
-                self._gcc_terms = self._validation.reward_terms(None)
         row = self._record_calls(calls, self._gcc)
-        self._record_terms(policy)
-        self._draw(policy, calls, self._gcc)
+        self._draw(calls, self._gcc)
         is_best = self._keep_if_best(policy, row["mean_reward"])
         save_checkpoint(self.model, self._checkpoint)
         self.logger.dump(self.num_timesteps)
-        gcc_reward = float(np.mean(self._gcc["mean_reward"]))
+        gcc_reward = float(np.mean(self._gcc.columns["mean_reward"]))
         self._report(
             f"{self.num_timesteps:>10,} steps: validation reward {row['mean_reward']:.4f}/s "
             f"({row['mean_reward'] - gcc_reward:+.4f} against GCC)"
             + (", best so far" if is_best else "")
         )
 
-    def _record_calls(self, calls: Calls, gcc: Calls) -> dict[str, float]:
+    def _record_calls(self, calls: ValidationCalls, gcc: ValidationCalls) -> dict[str, float]:
         row = {"steps": float(self.num_timesteps)}
-        for column, (value, difference) in _means(calls, gcc).items():
+        for column, (value, difference) in _means(calls.columns, gcc.columns).items():
             row[column] = value
             self.logger.record(f"validation/{column}", value)
             self.logger.record(f"validation_minus_gcc/{column}", difference)
+        terms, gcc_terms = calls.reward_terms(), gcc.reward_terms()
+        for term, value in terms.items():
+            self.logger.record(f"validation_reward/{term}", value)
+            self.logger.record(f"validation_reward_minus_gcc/{term}", value - gcc_terms[term])
         self.history.append(row)
         return row
-
-    def _record_terms(self, policy: PolicyEstimator) -> None:
-        if self._validation.reward_terms is None:
-            return
-        for term, value in self._validation.reward_terms(policy).items():
-            self.logger.record(f"validation_reward/{term}", value)
-            difference = value - self._gcc_terms[term]
-            self.logger.record(f"validation_reward_minus_gcc/{term}", difference)
 
     def _keep_if_best(self, policy: PolicyEstimator, reward: float) -> bool:
         if not reward > self.best_reward:
@@ -211,22 +224,17 @@ class ValidationCallback(BaseCallback):
         )
         return True
 
-    def _draw(self, policy: PolicyEstimator, calls: Calls, gcc: Calls) -> None:
+    def _draw(self, calls: ValidationCalls, gcc: ValidationCalls) -> None:
         """The agent's call above GCC's, for the worst, the median and the best."""
         from bwe_env.render import stacked
 
-        play = self._validation.timeline
-        if play is None:
+        if self._validation.timeline is None:
             return
-        for name, row in shown_calls(calls, gcc).items():
-            network, seed = str(calls["network"][row]), int(calls["seed"][row])
-            above = play(policy, network, seed)
-            above.network = f"PPO: {network}"
-            if (network, seed) not in self._gcc_timelines:
-                below = play(None, network, seed)
-                below.network = f"GCC: {network}"
-                self._gcc_timelines[network, seed] = below
-            pair = (above, self._gcc_timelines[network, seed])
+        for name, row in shown_calls(calls.columns, gcc.columns).items():
+            network = str(calls.columns["network"][row])
+            pair = [self._validation.timeline(network, c.steps[row]) for c in (calls, gcc)]
+            for timeline, label in zip(pair, ("PPO", "GCC"), strict=True):
+                timeline.network = f"{label}: {network}"
             picture = stacked(pair, PICTURE_WIDTH, PICTURE_HEIGHT)
             self.logger.record(f"call/{name}", Image(picture, "HWC"), exclude=NO_SCALAR)
 

@@ -61,6 +61,7 @@ def run_calls(
     num_threads: int = 1,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
+    on_call: Callable[[NDArray[Any]], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Run every network with every seed.
 
@@ -70,6 +71,8 @@ def run_calls(
         network_models: what they say is part of a `RatePolicy`'s observation; intervals of 0.1 s.
         targeting: changes the senders' settings while calls go on; intervals of 0.1 s.
         progress: called with the number of calls that have just been finished.
+        on_call: called once per row of the result, in their order, with the call's STEP rows (see
+            `RecordedCall.steps`).
 
     Returns:
         Columns of `bwe_env.metrics.CALL_COLUMNS`, and those that targeting adds; one row per call,
@@ -106,6 +109,9 @@ def run_calls(
         tables.append({name: table[name] for name in CALL_COLUMNS})
         if targeting is not None:
             tables[-1] |= targeting.call_columns()
+        if on_call is not None:
+            for env in range(len(chosen)):
+                on_call(played.steps_of(env))
         if progress is not None:
             progress(len(played.pairs))
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
@@ -185,6 +191,12 @@ class _Batch:
     """TELEMETRY rows, same shape"""
     probabilities: NDArray[np.float32]
     """of network models, shape (intervals, calls, outputs)"""
+
+    def steps_of(self, env: int) -> NDArray[Any]:
+        """STEP rows of the intervals that one call had."""
+        played = ~np.isnan(self.steps["time_s"][:, env])
+        rows: NDArray[Any] = self.steps[played, env]
+        return rows
 
 
 def _play(

@@ -46,8 +46,14 @@ def run(
     setting: Setting,
     *,
     progress: Callable[[int], None] | None = None,
+    on_call: Callable[[NDArray[Any]], None] | None = None,
 ) -> Calls:
-    """One row per network and seed, as columns (see `bwe_env.metrics.CALL_COLUMNS`)."""
+    """One row per network and seed, as columns (see `bwe_env.metrics.CALL_COLUMNS`).
+
+    Args:
+        progress: called with the number of calls that have just been finished.
+        on_call: called with the STEP rows of each call, in the order of the result.
+    """
     return run_calls(
         networks,
         contender.controller,
@@ -59,6 +65,7 @@ def run(
         network_models=contender.network_models,
         num_threads=setting.num_threads,
         progress=progress,
+        on_call=on_call,
     )
 
 
@@ -74,43 +81,26 @@ def timeline(contender: Contender, network: Network, setting: Setting) -> Timeli
         gcc=contender.gcc,
         network_models=contender.network_models,
     )
+    return timeline_of(played.steps, network, setting)
+
+
+def timeline_of(steps: NDArray[Any], network: Network, setting: Setting) -> Timeline:
+    """A call that has been played, for a picture.
+
+    Args:
+        steps: its STEP rows.
+        network: it was played on.
+        setting: it was played in.
+    """
     picture = Timeline(
         network.name,
         network_type=network.network_type,
         duration_s=setting.call.duration_s,
         max_rate_bps=setting.call.max_rate_bps,
     )
-    for row in played.steps:
-        picture.append({name: float(row[name]) for name in (*TIMELINE_COLUMNS, "reward")})
+    for row in steps:
+        picture.append({name: float(row[name]) for name in TIMELINE_COLUMNS})
     return picture
-
-
-def reward_terms(
-    contender: Contender, networks: Sequence[Network], setting: Setting
-) -> dict[str, float]:
-    """Mean over the calls of `run` of each term of the reward, per second of scheduled time.
-
-    Returns:
-        Terms by name ("quality", "freeze", …); they add up to the mean of ``mean_reward``.
-    """
-    totals: dict[str, float] = {}
-    for played in record_calls(
-        networks,
-        contender.controller,
-        call=setting.call,
-        seeds=setting.seeds,
-        reward=setting.reward,
-        observation=contender.observation,
-        gcc=contender.gcc,
-        network_models=contender.network_models,
-        num_threads=setting.num_threads,
-    ):
-        for name in played.steps.dtype.names:
-            if name.startswith("reward_"):
-                term = name.removeprefix("reward_")
-                totals[term] = totals.get(term, 0.0) + float(played.steps[name].sum())
-    scheduled_s = len(networks) * len(setting.seeds) * setting.call.duration_s
-    return {term: total / scheduled_s for term, total in totals.items()}
 
 
 def best_contender(

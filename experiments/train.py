@@ -39,6 +39,7 @@ from experiments.run_directory import ENVIRONMENT, RunDirectory, config_to_dict
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from stable_baselines3 import PPO
 
     from agents.callbacks import ProgressCallback
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from agents.policy_setting import PolicySetting
     from bwe_env.render import Timeline
     from experiments.contenders import Contender
-    from experiments.evaluation import Calls, Setting
+    from experiments.evaluation import Setting
 
 #: Options that may differ when a run is resumed: they change how long and how fast, not what.
 RESUMABLE_OPTIONS = ("resume", "total_steps", "num_threads", "ppo.torch_threads")
@@ -420,27 +421,23 @@ def _best_reward(run: RunDirectory) -> float:
 
 
 def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
-    from agents.callbacks import Validation
+    from agents.callbacks import Validation, ValidationCalls
     from experiments import evaluation
     from experiments.contenders import baseline
 
     setting = _setting(config, config.validation_seeds)
     networks = {network.name: network for network in sets.validation}
 
-    def contender(policy: PolicyEstimator | None) -> Contender:
-        return baseline("gcc", config.call) if policy is None else _agent(policy)
+    def run(policy: PolicyEstimator | None) -> ValidationCalls:
+        contender = baseline("gcc", config.call) if policy is None else _agent(policy)
+        steps: list[NDArray[Any]] = []
+        columns = evaluation.run(contender, sets.validation, setting, on_call=steps.append)
+        return ValidationCalls(columns=columns, steps=steps)
 
-    def run(policy: PolicyEstimator | None) -> Calls:
-        return evaluation.run(contender(policy), sets.validation, setting)
+    def timeline(network: str, steps: NDArray[Any]) -> Timeline:
+        return evaluation.timeline_of(steps, networks[network], setting)
 
-    def timeline(policy: PolicyEstimator | None, network: str, seed: int) -> Timeline:
-        one_call = dataclasses.replace(setting, seeds=(seed,))
-        return evaluation.timeline(contender(policy), networks[network], one_call)
-
-    def reward_terms(policy: PolicyEstimator | None) -> dict[str, float]:
-        return evaluation.reward_terms(contender(policy), sets.validation, setting)
-
-    return Validation(run=run, timeline=timeline, reward_terms=reward_terms)
+    return Validation(run=run, timeline=timeline)
 
 
 def say_if_compiling() -> None:

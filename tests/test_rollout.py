@@ -307,6 +307,24 @@ def test_a_batch_in_which_all_calls_have_dropped_ends_at_once() -> None:
     assert (table["mean_reward"] < -0.98).all()
 
 
+def test_the_intervals_of_each_call_are_handed_out_in_the_order_of_the_rows() -> None:
+    networks = (dying(4.0), Network(trace=constant(2e6)))
+    config = CallConfig(duration_s=30.0)
+    steps: list[NDArray[Any]] = []
+    table = run_calls(
+        networks, "gcc", call=config, seeds=(0, 1), batch_size=3, on_call=steps.append
+    )
+    assert len(steps) == 4
+    for row, call in enumerate(steps):
+        # A dropped call has the intervals until then: 17.5 to 17.7 s of them.
+        assert len(call) == 300 if row >= 2 else 175 <= len(call) <= 178
+        assert np.allclose(call["time_s"], 0.1 * np.arange(1, len(call) + 1))
+        assert call["reward"].sum() / 30.0 == pytest.approx(table["mean_reward"][row])
+        terms = [name for name in call.dtype.names or () if name.startswith("reward_")]
+        assert sum(call[name] for name in terms) == pytest.approx(call["reward"])
+    assert not np.array_equal(steps[2], steps[3])
+
+
 # --- Policies -------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from agents.callbacks import (
     StepMetricsCallback,
     Validation,
     ValidationCallback,
+    ValidationCalls,
     flatten,
     shown_calls,
     write_final_metrics,
@@ -83,7 +84,9 @@ def validation_callback(folder: Path, rewards: list[float], **options: Any) -> V
         "setting": PolicySetting(),
         "report": lambda line: None,
     }
-    validation = Validation(run=lambda policy: calls(next(remaining) if policy else 0.5))
+    validation = Validation(
+        run=lambda policy: ValidationCalls(columns=calls(next(remaining) if policy else 0.5))
+    )
     return ValidationCallback(validation, **(defaults | options))
 
 
@@ -176,42 +179,57 @@ def test_worst_median_and_best_call_are_drawn_with_the_agent_above_gcc(
     tmp_path: Path, model: Any
 ) -> None:
     names = np.array(["poor", "fair", "good"])
-    played: list[tuple[str, str, int]] = []
 
-    def run(policy: PolicyEstimator | None) -> dict[str, np.ndarray]:
+    def run(policy: PolicyEstimator | None) -> ValidationCalls:
         columns = {name: np.ones(3) for name in CALL_TAGS}
-        reward = np.array([0.1, 0.2, 0.3]) if policy else np.zeros(3)
-        return columns | {"network": names, "seed": np.array([4, 5, 6]), "mean_reward": reward}
+        columns["mean_reward"] = np.array([0.1, 0.2, 0.3]) if policy else np.zeros(3)
+        columns |= {"network": names, "duration_s": np.ones(3)}
+        rate_bps = 8e5 if policy else 2e5
+        steps = [np.array([(rate_bps + call,)], dtype=[("rate", "f8")]) for call in range(3)]
+        return ValidationCalls(columns=columns, steps=steps)
 
-    def timeline(policy: PolicyEstimator | None, network: str, seed: int) -> Timeline:
-        played.append(("agent" if policy else "gcc", network, seed))
-        return made_up_timeline(network, 8e5 if policy else 2e5)
+    def timeline(network: str, steps: np.ndarray) -> Timeline:
+        return made_up_timeline(network, float(steps["rate"][0]))
 
     callback = validation_callback(tmp_path, [])
     callback._validation = Validation(run=run, timeline=timeline)
     model.learn(128, callback=callback)
     pictures = read_pictures(tmp_path)
     assert set(pictures) == {"call/worst", "call/median", "call/best"}
-    for tag, network in zip(("worst", "median", "best"), names, strict=True):
-        agent = made_up_timeline(f"PPO: {network}", 8e5)
-        gcc = made_up_timeline(f"GCC: {network}", 2e5)
-        first, second = pictures[f"call/{tag}"]
-        assert np.array_equal(first, stacked([agent, gcc], PICTURE_WIDTH, PICTURE_HEIGHT))
-        assert np.array_equal(first, second)
-    # Two validations of three calls; GCC's are kept.
-    calls_of_a_validation = [("poor", 4), ("fair", 5), ("good", 6)]
-    assert [call[1:] for call in played if call[0] == "gcc"] == calls_of_a_validation
-    assert [call[1:] for call in played if call[0] == "agent"] == 2 * calls_of_a_validation
+    for call, tag in enumerate(("worst", "median", "best")):
+        agent = made_up_timeline(f"PPO: {names[call]}", 8e5 + call)
+        gcc = made_up_timeline(f"GCC: {names[call]}", 2e5 + call)
+        expected = stacked([agent, gcc], PICTURE_WIDTH, PICTURE_HEIGHT)
+        assert len(pictures[f"call/{tag}"]) == 2
+        assert all(np.array_equal(picture, expected) for picture in pictures[f"call/{tag}"])
+
+
+def test_terms_of_the_reward_are_summed_over_calls_per_scheduled_second() -> None:
+    # Two calls of 10 s; the second dropped after one interval.
+    names = [("reward", "f8"), ("reward_quality", "f8"), ("reward_rate_change", "f8")]
+    steps = [
+        np.array([(2.0, 4.0, -2.0), (3.0, 4.0, -1.0)], dtype=names),
+        np.array([(-1.0, 0.0, -1.0)], dtype=names),
+    ]
+    columns = {"duration_s": np.array([10.0, 10.0]), "mean_reward": np.array([0.5, -0.1])}
+    terms = ValidationCalls(columns=columns, steps=steps).reward_terms()
+    assert terms == {"quality": pytest.approx(0.4), "rate_change": pytest.approx(-0.2)}
+    assert sum(terms.values()) == pytest.approx(columns["mean_reward"].mean())
 
 
 def test_terms_of_the_validation_reward_stand_beside_their_difference_to_gcc(
     tmp_path: Path, model: Any
 ) -> None:
+    def run(policy: PolicyEstimator | None) -> ValidationCalls:
+        steps = np.array(
+            [(0.75 if policy else 0.5, -0.25)],
+            dtype=[("reward_quality", "f8"), ("reward_delay", "f8")],
+        )
+        columns = calls(0.5) | {"duration_s": np.ones(1)}
+        return ValidationCalls(columns=columns, steps=[steps])
+
     callback = validation_callback(tmp_path, [])
-    callback._validation = Validation(
-        run=lambda policy: calls(0.5),
-        reward_terms=lambda policy: {"quality": 0.75 if policy else 0.5, "delay": -0.25},
-    )
+    callback._validation = Validation(run=run)
     model.learn(64, callback=callback)
     scalars = read_scalars(tmp_path)
     assert scalars["validation_reward/quality"] == [0.75]
