@@ -9,11 +9,13 @@ from functools import partial
 from typing import Literal
 
 from baselines.aimd_loss import AimdLoss
+from baselines.bbr import Bbr
 from baselines.constant import DEFAULT_RATE_BPS, ConstantRate
 from baselines.copa import Copa
 from baselines.gcc import PRESETS
 from baselines.nada import Nada
 from baselines.oracle import DEFAULT_HEADROOM_RATIO, Oracle
+from baselines.scream import Scream
 from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError, unknown_name
 from bwe_env.estimator import BandwidthEstimator, EstimatorFactory, RatePolicy
@@ -22,8 +24,10 @@ from bwe_env.gcc import GccParameters
 #: Hand-tuned controllers as estimators; each takes the call it is for as keyword `call`.
 ESTIMATORS: Mapping[str, Callable[..., BandwidthEstimator]] = {
     "aimd-loss": AimdLoss,
+    "bbr": Bbr,
     "copa": Copa,
     "nada": Nada,
+    "scream": Scream,
 }
 
 #: What a user may write, with its default argument where one may follow a colon.
