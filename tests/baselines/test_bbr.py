@@ -21,9 +21,9 @@ from bwe_env.config import CallConfig
 from bwe_env.trace import Trace
 from tests.baselines.estimator_calls import link
 from tests.baselines.watched_calls import CALL, packet, play, report
+from tests.test_external import make_world
 
 QUEUE_S = 0.5
-from tests.test_external import make_world
 
 # --- Constants and equations ----------------------------------------------------------------------
 
