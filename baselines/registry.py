@@ -12,6 +12,8 @@ from baselines.aimd_loss import AimdLoss
 from baselines.bbr import Bbr
 from baselines.constant import DEFAULT_RATE_BPS, ConstantRate
 from baselines.copa import Copa
+from baselines.future_oracle import DEFAULT_HEADROOM_RATIO as FUTURE_HEADROOM_RATIO
+from baselines.future_oracle import FutureOracle
 from baselines.gcc import PRESETS
 from baselines.nada import Nada
 from baselines.oracle import DEFAULT_HEADROOM_RATIO, Oracle
@@ -31,7 +33,16 @@ ESTIMATORS: Mapping[str, Callable[..., BandwidthEstimator]] = {
 }
 
 #: What a user may write, with its default argument where one may follow a colon.
-NAMES = (*PRESETS, *ESTIMATORS, "constant", "constant:RATE_BPS", "oracle", "oracle:HEADROOM_RATIO")
+NAMES = (
+    *PRESETS,
+    *ESTIMATORS,
+    "constant",
+    "constant:RATE_BPS",
+    "oracle",
+    "oracle:HEADROOM_RATIO",
+    "oracle-future",
+    "oracle-future:HEADROOM_RATIO",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,7 @@ def make(name: str, *, call: CallConfig | None = None) -> Baseline:
 
     Args:
         name: one of `NAMES`; an argument follows a colon, as in ``"constant:500000"`` (bps) or
-            ``"oracle:0.9"`` (share of the capacity).
+            ``"oracle:0.9"`` (share of the capacity) or ``"oracle-future:0.9"`` (of what fits).
         call: the calls it will run; a constant rate must lie between their minimum and maximum.
 
     Raises:
@@ -72,6 +83,9 @@ def make(name: str, *, call: CallConfig | None = None) -> Baseline:
     if kind == "oracle":
         headroom = _argument(name, argument, "a share") if colon else DEFAULT_HEADROOM_RATIO
         return Baseline(name=name, controller=Oracle(headroom_ratio=headroom, call=call))
+    if kind == "oracle-future":
+        headroom = _argument(name, argument, "a share") if colon else FUTURE_HEADROOM_RATIO
+        return Baseline(name=name, controller=FutureOracle(headroom_ratio=headroom, call=call))
     raise unknown_name("baseline", name, NAMES)
 
 

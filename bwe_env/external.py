@@ -14,7 +14,7 @@ import numpy as np
 from bwe_env.config import CallConfig
 from bwe_env.errors import unknown_name
 from bwe_env.estimator import NO_TIMEOUT_US, BandwidthEstimator, EstimatorFactory, RateDecision
-from bwe_env.feedback import FeedbackReport, PacketResult, SentPacket
+from bwe_env.feedback import FeedbackReport, PacketKind, PacketResult, SentPacket
 from bwe_env.gcc.rates import reported_us
 from bwe_env.sim._jit import NEVER, Record
 from bwe_env.sim.advance import ADVANCE_DONE, ADVANCE_ENDED, ADVANCE_REPORT
@@ -24,6 +24,11 @@ from bwe_env.sim.flow import SIDE_RECEIVER, SIDE_SENDER
 from bwe_env.sim.packet import (
     FATE_DELIVERED,
     FATE_PENDING,
+    KIND_AUDIO,
+    KIND_FEC,
+    KIND_PADDING,
+    KIND_RTX,
+    KIND_VIDEO,
     REPORT_LOST,
     REPORT_LOST_AGAIN,
     REPORT_RECEIVED_NOW,
@@ -38,6 +43,14 @@ _LOG = logging.getLogger(__name__)
 #: Report interval of a receiver-side estimator that names none.
 DEFAULT_INTERVAL_S = 0.1
 SIDES = {"sender": SIDE_SENDER, "receiver": SIDE_RECEIVER}
+
+_PACKET_KINDS: dict[int, PacketKind] = {
+    KIND_VIDEO: "video",
+    KIND_AUDIO: "audio",
+    KIND_RTX: "retransmission",
+    KIND_PADDING: "padding",
+    KIND_FEC: "fec",
+}
 
 
 class ExternalEstimators:
@@ -129,6 +142,7 @@ class ExternalEstimators:
             send_time_us=int(row["send_us"]),
             size_bytes=int(row["size_bytes"]),
             probe_cluster=int(row["probe_cluster"]),
+            kind=_PACKET_KINDS[int(row["kind"])],
         )
 
     def _tell_sent(self, env: int, estimator: BandwidthEstimator, flow: Record) -> None:

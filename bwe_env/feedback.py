@@ -6,6 +6,10 @@ Plain values without arrays or simulator types, so that a log reader or a socket
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: What a packet carries; retransmissions and FEC repair video.
+PacketKind = Literal["video", "audio", "retransmission", "padding", "fec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class SentPacket:
     """on the wire, IP and UDP headers included"""
     probe_cluster: int = -1
     """id of the probe cluster it belongs to, -1 for none"""
+    kind: PacketKind = "video"
 
 
 @dataclass(frozen=True, slots=True)

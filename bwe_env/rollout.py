@@ -434,6 +434,7 @@ def _run_batch(
     probabilities = np.zeros((*steps.shape, num_outputs), dtype=np.float32)
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
+    truth = GroundTruth(world)
     estimators: ExternalEstimators | None = None
     if _is_policy(controller):
         controller.reset(world.num_envs)
@@ -446,7 +447,7 @@ def _run_batch(
         if not active.any():
             break
         if mode != MODE_NONE:
-            decisions = _decisions(world, cast(RatePolicy, controller), call, gcc)
+            decisions = _decisions(world, truth, cast(RatePolicy, controller), call, gcc)
         if estimators is not None:
             estimators.advance((position + 1) * interval_us)
         world.step(
@@ -468,11 +469,9 @@ def _run_batch(
 
 
 def _decisions(
-    world: World, policy: RatePolicy, call: CallConfig, gcc: GccParameters
+    world: World, truth: GroundTruth, policy: RatePolicy, call: CallConfig, gcc: GccParameters
 ) -> NDArray[np.float64]:
     observation = world.history.reshape(world.num_envs, -1).copy()
     mode = policy.action_mode
-    actions, _ = check_actions(
-        policy.act(observation, GroundTruth(world)), world.num_envs, action_size(mode)
-    )
+    actions, _ = check_actions(policy.act(observation, truth), world.num_envs, action_size(mode))
     return action_to_values(mode, actions, call, gcc)

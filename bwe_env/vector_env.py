@@ -202,6 +202,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             targeting=targeting,
             longest_delay_scale=self.randomisation.delay_scale[1],
         )
+        self._truth = GroundTruth(self._world)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._done = np.zeros(num_envs, dtype=np.bool_)
         self._was_reset = np.zeros(num_envs, dtype=np.bool_)
@@ -380,7 +381,7 @@ class BandwidthEstimationVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     @property
     def truth(self) -> GroundTruth:
         """For oracles: what no estimator can know."""
-        return GroundTruth(self._world)
+        return self._truth
 
     @property
     def packets_sent(self) -> int:

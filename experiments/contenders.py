@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: File of an exported policy, by which its folder is known.
 _POLICY_FILE = "policy.json"
+#: What a model of the MMSys'24 challenge is named by, followed by its path.
+ONNX_PREFIX = "onnx:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +69,17 @@ def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> 
 
     Args:
         name: of a baseline; or a run directory of ``experiments.train``, whose selected policy is
-            meant; or a folder with an exported policy.
+            meant; or a folder with an exported policy; or ``onnx:PATH``, a model of the MMSys'24
+            challenge, which asks for the rate from the receiver's side.
         call: the calls it will play.
 
     Raises:
         UnknownNameError: neither a baseline nor an existing directory.
-        ArtifactError: a directory without a policy that fits this version.
+        ArtifactError: a directory without a policy that fits this version, or no such ONNX model.
         ConfigError: the policy was trained for another range of rates.
     """
+    if name.startswith(ONNX_PREFIX):
+        return onnx_contender(name.removeprefix(ONNX_PREFIX), call, label=label or name)
     if not is_directory(name):
         try:
             return baseline(name, call, label=label)
@@ -89,11 +95,24 @@ def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> 
     return policy_contender(policy, label=label or name)
 
 
+def onnx_contender(path: str, call: CallConfig, *, label: str) -> Contender:
+    """A model of the MMSys'24 challenge; see `agents.onnx_estimator`.
+
+    Raises:
+        ArtifactError: no such model, or onnxruntime is not installed.
+    """
+    from agents.onnx_estimator import OnnxEstimator
+
+    factory = partial(OnnxEstimator, path, call=call)
+    factory()  # what is wrong with the model is said now, not by every call
+    return Contender(label=label, controller=factory)
+
+
 def is_directory(name: str) -> bool:
-    """A path rather than the name of a baseline."""
-    return Path(name).is_dir() or "/" in name
+    """A path rather than the name of a baseline or of an ONNX model."""
+    return not name.startswith(ONNX_PREFIX) and (Path(name).is_dir() or "/" in name)
 
 
 def unknown_estimator(name: str) -> UnknownNameError:
     """The error for a name that is neither a baseline nor a directory."""
-    return unknown_name("estimator", name, (*baselines.NAMES, "RUN_DIR"))
+    return unknown_name("estimator", name, (*baselines.NAMES, "onnx:PATH", "RUN_DIR"))

@@ -5,10 +5,10 @@
     python -m experiments.evaluate --estimator gcc --suite rfc8867
     python -m experiments.evaluate --estimator gcc --scenarios experiments/scenarios.toml
 
-The estimator is the name of a baseline (gcc, constant:500000, oracle, …) or a run directory made by
-experiments.train, whose selected policy is then played. A suite is a set of published test cases;
-its tables say which of their criteria were met. A scenario file (`bwe_env.scenario`) holds cases of
-one's own.
+The estimator is the name of a baseline (gcc, constant:500000, oracle, …), a run directory made by
+experiments.train, whose selected policy is then played, or onnx:PATH, a model of the MMSys'24
+challenge. A suite is a set of published test cases; its tables say which of their criteria were
+met. A scenario file (`bwe_env.scenario`) holds cases of one's own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EvaluateConfig:
     """Play calls on measured or synthetic networks with one controller."""
 
     estimator: str
-    """a baseline (gcc, constant:RATE_BPS, oracle:HEADROOM_RATIO, …) or a run directory"""
+    """a baseline (gcc, constant:RATE_BPS, oracle:HEADROOM, …), a run directory, or onnx:PATH"""
     traces: str | None = None
     """directory of measured traces (manifest.json); synthetic networks without it"""
     split: str | None = None

@@ -46,6 +46,10 @@ NETWORK = Network(
 CALL = CallConfig(duration_s=5.0)
 
 
+#: By the number in a packet's row.
+KIND_NAMES = ("video", "audio", "retransmission", "padding", "fec")
+
+
 class Fixed:
     """One answer; keeps what it is told and when."""
 
@@ -148,6 +152,8 @@ def test_an_estimator_hears_of_every_packet_once_in_order_and_before_its_report(
         assert packet.send_time_us == now_us == row["send_us"]
         assert packet.size_bytes == row["size_bytes"]
         assert packet.probe_cluster == -1
+        assert packet.kind == KIND_NAMES[row["kind"]]
+    assert {"video", "audio"} <= {packet.kind for packet in told}
     heard = 0
     reports = iter(estimator.reports)
     for what in estimator.order:

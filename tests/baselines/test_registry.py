@@ -87,6 +87,8 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         ("constant:1e9", "outside the call's range"),
         ("oracle:0", "above 0 and at most 1.5"),
         ("oracle:2", "above 0 and at most 1.5"),
+        ("oracle-future:0", "above 0 and at most 1.5"),
+        ("oracle-future:far", "no finite number"),
         ("gcc:1", "takes no argument"),
         ("nada:1", "takes no argument"),
     ],
