@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
+    from bwe_env.competition import Competitor as Competitor
     from bwe_env.config import CallConfig as CallConfig
     from bwe_env.env import BandwidthEstimationEnv as BandwidthEstimationEnv
     from bwe_env.estimator import BandwidthEstimator as BandwidthEstimator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bwe_env.reward import RewardConfig as RewardConfig
     from bwe_env.rollout import record_calls as record_calls
     from bwe_env.rollout import run_calls as run_calls
+    from bwe_env.rollout import run_series as run_series
     from bwe_env.sender_settings import SenderSettings as SenderSettings
     from bwe_env.targeted_gcc import TargetedGcc as TargetedGcc
     from bwe_env.targeting import Targeting as Targeting
@@ -40,6 +42,7 @@ _HOME = {
     "BandwidthEstimationVectorEnv": "vector_env",
     "BandwidthEstimator": "estimator",
     "CallConfig": "config",
+    "Competitor": "competition",
     "FeedbackReport": "feedback",
     "GccParameters": "gcc",
     "GoogCc": "gcc",
@@ -56,6 +59,7 @@ _HOME = {
     "Trace": "trace",
     "record_calls": "rollout",
     "run_calls": "rollout",
+    "run_series": "rollout",
 }
 
 __all__ = ["__version__", *_HOME]

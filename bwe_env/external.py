@@ -2,14 +2,13 @@
 
 Calls under an external estimator run in three phases per interval: up to the next pause, the
 estimator's turn, on to the next pause; an estimator that raises or returns nonsense drops its own
-call with a warning, and the others go on.
+call (a competing one hangs up) with a warning, and the others go on.
 """
 
 from __future__ import annotations
 
 import logging
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from bwe_env.config import CallConfig
 from bwe_env.errors import unknown_name
@@ -53,140 +52,186 @@ _PACKET_KINDS: dict[int, PacketKind] = {
 }
 
 
-class ExternalEstimators:
-    """One estimator per call of a world whose calls have just been reset."""
+@dataclass
+class _Asked:
+    """An estimator, the flow whose rate it sets, and what it has been told.
 
-    def __init__(self, world: World, factory: EstimatorFactory, call: CallConfig) -> None:
+    Its clock begins with the flow: a competing call may begin later than the call.
+    """
+
+    estimator: BandwidthEstimator
+    env: int
+    index: int
+    """of the flow, within the world"""
+    start_us: int
+    told: int = 0
+    """number of the next packet to tell of"""
+    overtaken: list[int] = field(default_factory=list)
+
+
+class ExternalEstimators:
+    """One estimator per flow of a world whose calls have just been reset.
+
+    Args:
+        factory: makes those of the calls themselves; None where something else drives them.
+        competing: makes those of their competing calls, in the same way.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        factory: EstimatorFactory | None,
+        call: CallConfig,
+        *,
+        competing: EstimatorFactory | None = None,
+    ) -> None:
         self._world = world
-        self._estimators = [factory() for _ in range(world.num_envs)]
-        self._told = [0] * world.num_envs
-        self._overtaken: list[list[int]] = [[] for _ in range(world.num_envs)]
-        self._reasons = np.zeros(world.num_envs, dtype=np.int64)
-        for env, estimator in enumerate(self._estimators):
-            side = getattr(estimator, "side", "sender")
-            if side not in SIDES:
-                raise unknown_name("side of an estimator", side, SIDES)
-            flow = world.own_flows[env]
-            flow["estimator_side"] = SIDES[side]
-            if SIDES[side] == SIDE_RECEIVER:
-                interval_s = getattr(estimator, "interval_s", DEFAULT_INTERVAL_S)
-                flow["estimator_interval_us"] = s_to_us(interval_s)
-                flow["timers_us"][EVENT_ESTIMATOR] = s_to_us(interval_s)
-            else:
-                self._set_timer(env, estimator)
+        self._asked: dict[int, _Asked] = {}
+        for env, row in enumerate(world.calls):
+            for number in range(int(row["num_flows"])):
+                maker = factory if number == 0 else competing
+                if maker is not None:
+                    self._add(maker(), env, int(row["first_flow"]) + number)
+
+    def _add(self, estimator: BandwidthEstimator, env: int, index: int) -> None:
+        side = getattr(estimator, "side", "sender")
+        if side not in SIDES:
+            raise unknown_name("side of an estimator", side, SIDES)
+        flow = self._world.flows[index]
+        asked = _Asked(estimator, env, index, int(flow["start_us"]))
+        self._asked[index] = asked
+        flow["estimator_side"] = SIDES[side]
+        if SIDES[side] == SIDE_RECEIVER:
+            interval_us = s_to_us(getattr(estimator, "interval_s", DEFAULT_INTERVAL_S))
+            flow["estimator_interval_us"] = interval_us
+            flow["timers_us"][EVENT_ESTIMATOR] = asked.start_us + interval_us
+        else:
+            self._set_timer(asked, asked.start_us)
 
     def advance(self, until_us: int) -> None:
         """Run all calls to `until_us`, asking each estimator whenever its call pauses."""
+        calls = self._world.calls
         pending = list(range(self._world.num_envs))
         while pending:
             paused = []
             for env in pending:
-                self._reasons[env] = self._world.advance(until_us, range(env, env + 1))[0]
-                if self._reasons[env] not in (ADVANCE_DONE, ADVANCE_ENDED):
-                    self._ask(env)
+                reason = int(self._world.advance(until_us, range(env, env + 1))[0])
+                if reason not in (ADVANCE_DONE, ADVANCE_ENDED):
+                    index = int(calls[env]["first_flow"] + calls[env]["paused_flow"])
+                    self._ask(self._asked[index], reason)
                     paused.append(env)
             pending = paused
 
-    def _ask(self, env: int) -> None:
-        estimator = self._estimators[env]
-        call = self._world.calls[env]
-        flow = self._world.own_flows[env]
+    def _ask(self, asked: _Asked, reason: int) -> None:
+        call = self._world.calls[asked.env]
+        flow = self._world.flows[asked.index]
         now_us = int(call["now_us"])
         try:
             if flow["estimator_side"] == SIDE_RECEIVER:
-                decision = estimator.on_feedback(self._arrivals(env, flow, now_us), now_us)
-                self._check(decision)
-                target_bps = int(decision.target_rate_bps)
-                send_decision(call, flow, self._world.own_messages[env], target_bps, now_us)
-                flow["timers_us"][EVENT_ESTIMATOR] = now_us + flow["estimator_interval_us"]
-                return
-            self._tell_sent(env, estimator, flow)
-            if self._reasons[env] == ADVANCE_REPORT:
-                decision = estimator.on_feedback(self._report(env, flow), now_us)
+                self._ask_receiver(asked, flow, now_us)
             else:
-                decision = estimator.on_timeout(now_us)
-            self._check(decision)
-            decide_externally(
-                flow,
-                int(decision.target_rate_bps + 0.5),
-                int(decision.pacing_rate_bps + 0.5),
-                int(decision.padding_rate_bps + 0.5),
-                int(decision.cwnd_bytes),
-                now_us,
-            )
-            self._set_timer(env, estimator)
+                self._ask_sender(asked, flow, reason, now_us)
         except Exception as error:  # whatever a user's code raises is its own call's end
-            _LOG.warning("estimator of call %d failed at t = %d us: %r", env, now_us, error)
-            if call["status"] == STATUS_ACTIVE:
+            _LOG.warning("estimator of call %d failed at t = %d us: %r", asked.env, now_us, error)
+            if flow["number"] > 0:
+                flow["timers_us"][:] = NEVER  # a competing call hangs up alone
+            elif call["status"] == STATUS_ACTIVE:
                 call["status"] = STATUS_DROPPED
                 call["dropped_us"] = now_us
+
+    def _ask_receiver(self, asked: _Asked, flow: Record, now_us: int) -> None:
+        report = self._arrivals(asked, flow, now_us)
+        decision = asked.estimator.on_feedback(report, now_us - asked.start_us)
+        self._check(decision)
+        call, messages = self._world.calls[asked.env], self._world.messages[asked.index]
+        send_decision(call, flow, messages, int(decision.target_rate_bps), now_us)
+        flow["timers_us"][EVENT_ESTIMATOR] = now_us + flow["estimator_interval_us"]
+
+    def _ask_sender(self, asked: _Asked, flow: Record, reason: int, now_us: int) -> None:
+        self._tell_sent(asked, flow)
+        told_us = now_us - asked.start_us
+        if reason == ADVANCE_REPORT:
+            decision = asked.estimator.on_feedback(self._report(asked, flow), told_us)
+        else:
+            decision = asked.estimator.on_timeout(told_us)
+        self._check(decision)
+        decide_externally(
+            flow,
+            int(decision.target_rate_bps + 0.5),
+            int(decision.pacing_rate_bps + 0.5),
+            int(decision.padding_rate_bps + 0.5),
+            int(decision.cwnd_bytes),
+            now_us,
+        )
+        self._set_timer(asked, now_us)
 
     @staticmethod
     def _check(decision: object) -> None:
         if not isinstance(decision, RateDecision):
             raise TypeError(f"an estimator must return a RateDecision, got {decision!r}")
 
-    def _set_timer(self, env: int, estimator: BandwidthEstimator) -> None:
-        due_us = int(estimator.next_timeout_us())
-        timers_us = self._world.own_flows[env]["timers_us"]
+    def _set_timer(self, asked: _Asked, now_us: int) -> None:
+        due_us = int(asked.estimator.next_timeout_us())
+        timers_us = self._world.flows[asked.index]["timers_us"]
         if due_us >= NO_TIMEOUT_US:
             timers_us[EVENT_ESTIMATOR] = NEVER
         else:
-            timers_us[EVENT_ESTIMATOR] = max(due_us, int(self._world.calls[env]["now_us"]) + 1)
+            timers_us[EVENT_ESTIMATOR] = max(asked.start_us + due_us, now_us + 1)
 
-    def _sent(self, env: int, seq: int) -> SentPacket:
-        ring = self._world.own_packets[env]
+    def _sent(self, asked: _Asked, seq: int) -> SentPacket:
+        ring = self._world.packets[asked.index]
         row = ring[seq & (len(ring) - 1)]
         return SentPacket(
             seq=seq,
-            send_time_us=int(row["send_us"]),
+            send_time_us=int(row["send_us"]) - asked.start_us,
             size_bytes=int(row["size_bytes"]),
             probe_cluster=int(row["probe_cluster"]),
             kind=_PACKET_KINDS[int(row["kind"])],
         )
 
-    def _tell_sent(self, env: int, estimator: BandwidthEstimator, flow: Record) -> None:
+    def _tell_sent(self, asked: _Asked, flow: Record) -> None:
         next_seq = int(flow["history"]["next_seq"])
-        first = max(self._told[env], next_seq - self._world.packets.shape[1])
+        first = max(asked.told, next_seq - self._world.packets.shape[1])
         for seq in range(first, next_seq):
-            packet = self._sent(env, seq)
-            estimator.on_packet_sent(packet, packet.send_time_us)
-        self._told[env] = next_seq
+            packet = self._sent(asked, seq)
+            asked.estimator.on_packet_sent(packet, packet.send_time_us)
+        asked.told = next_seq
 
-    def _report(self, env: int, flow: Record) -> FeedbackReport:
-        ring = self._world.own_packets[env]
+    def _report(self, asked: _Asked, flow: Record) -> FeedbackReport:
+        ring = self._world.packets[asked.index]
         results = []
         for seq in range(int(flow["report_first_seq"]), int(flow["report_last_seq"]) + 1):
             row = ring[seq & (len(ring) - 1)]
             if row["report_state"] == REPORT_RECEIVED_NOW:
-                arrival_us = reported_us(int(row["arrival_us"]))
-                results.append(PacketResult(self._sent(env, seq), arrival_us))
+                arrival_us = reported_us(int(row["arrival_us"])) - asked.start_us
+                results.append(PacketResult(self._sent(asked, seq), arrival_us))
             elif row["report_state"] in (REPORT_LOST, REPORT_LOST_AGAIN):
-                results.append(PacketResult(self._sent(env, seq), None))
+                results.append(PacketResult(self._sent(asked, seq), None))
         return FeedbackReport(
-            built_us=int(flow["report_built_us"]),
+            built_us=int(flow["report_built_us"]) - asked.start_us,
             packets=tuple(results),
             bytes_in_flight=int(flow["history"]["in_flight_bytes"]),
         )
 
-    def _arrivals(self, env: int, flow: Record, now_us: int) -> FeedbackReport:
+    def _arrivals(self, asked: _Asked, flow: Record, now_us: int) -> FeedbackReport:
         """What the receiver saw since its last report: gaps below the newest arrival are losses.
 
         A packet of such a gap that has come since then is told of again, as received.
         """
-        ring = self._world.own_packets[env]
+        ring = self._world.packets[asked.index]
         newest = int(flow["receiver"]["newest_seq"])
         oldest = int(flow["history"]["next_seq"]) - len(ring)
-        overtaken = [seq for seq in self._overtaken[env] if seq >= oldest]
-        self._overtaken[env] = []
+        overtaken = [seq for seq in asked.overtaken if seq >= oldest]
+        asked.overtaken = []
         results = []
-        for seq in (*overtaken, *range(max(self._told[env], oldest), newest + 1)):
+        for seq in (*overtaken, *range(max(asked.told, oldest), newest + 1)):
             row = ring[seq & (len(ring) - 1)]
             if row["fate"] == FATE_PENDING:  # so its row is not overwritten before it arrives
-                self._overtaken[env].append(seq)
+                asked.overtaken.append(seq)
             arrived = row["fate"] == FATE_DELIVERED
-            if arrived or seq >= self._told[env]:
-                arrival_us = int(row["arrival_us"]) if arrived else None
-                results.append(PacketResult(self._sent(env, seq), arrival_us))
-        self._told[env] = newest + 1
-        return FeedbackReport(built_us=now_us, packets=tuple(results), bytes_in_flight=0)
+            if arrived or seq >= asked.told:
+                arrival_us = int(row["arrival_us"]) - asked.start_us if arrived else None
+                results.append(PacketResult(self._sent(asked, seq), arrival_us))
+        asked.told = newest + 1
+        told_us = now_us - asked.start_us
+        return FeedbackReport(built_us=told_us, packets=tuple(results), bytes_in_flight=0)

@@ -37,7 +37,7 @@ class Network:
     """others that send into the same queue"""
     competing_calls: int = 0
     """further video calls in the same queue, over the same paths, from the same start: set up like
-    the call itself, with GCC in control"""
+    the call itself, with GCC in control (or a `bwe_env.competition.Competitor` of a rollout)"""
     competing_start_s: tuple[float, ...] = ()
     """times of the call at which they begin, in order; 0 for those that it does not name"""
     competing_added_delay_s: tuple[float, ...] = ()

@@ -171,12 +171,13 @@ def observe(
     target_rate_bps: float,
     pacer_queue_us: float,
     span_us: float,
+    start_us: int,
     now_us: int,
     row: NDArray[np.float32],
 ) -> None:
     """Fill `row` (NUM_FEATURES float32 in [-1, 1]) with the interval of `span_us` that ends now.
 
-    The sums of `monitor` must be those of exactly this interval.
+    The sums of `monitor` must be those of exactly this interval; the flow began at `start_us`.
     """
     _update_observer(observer, monitor, now_us)
     row[_TARGET_RATE] = _normalise(_TARGET_RATE, target_rate_bps)
@@ -219,4 +220,4 @@ def observe(
     row[_GCC_DETECTOR] = _normalise(_GCC_DETECTOR, detector)
     row[_GCC_LOSS_STATE] = _normalise(_GCC_LOSS_STATE, float(gcc.loss_based.state))
     row[_GCC_IN_ALR] = _normalise(_GCC_IN_ALR, float(gcc.alr.in_alr))
-    row[_CALL_TIME] = _normalise(_CALL_TIME, now_us * 1e-6)
+    row[_CALL_TIME] = _normalise(_CALL_TIME, (now_us - start_us) * 1e-6)

@@ -10,17 +10,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bwe_env.action import action_size, action_to_values, check_actions
 from bwe_env.call_table import call_columns
+from bwe_env.competition import Competition, Competitor
 from bwe_env.config import CallConfig
-from bwe_env.errors import ConfigError, unknown_name
-from bwe_env.estimator import EstimatorFactory, RatePolicy
+from bwe_env.controllers import (
+    Controller,
+    check_controller,
+    controller_id,
+    decided,
+    is_factory,
+    is_policy,
+)
+from bwe_env.errors import ConfigError
+from bwe_env.estimator import RatePolicy
 from bwe_env.external import ExternalEstimators
 from bwe_env.gcc import GccParameters
 from bwe_env.metrics import CALL_COLUMNS
@@ -30,15 +38,26 @@ from bwe_env.observation import NUM_FEATURES, ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.sim.batch import CORE_MODES, MODE_NONE
 from bwe_env.sim.call import STATUS_DROPPED
-from bwe_env.sim.flow import CONTROLLER_ACTION, CONTROLLER_EXTERNAL, CONTROLLER_GCC
 from bwe_env.sim.packet import FATE_DELIVERED
 from bwe_env.sim.state import World
+from bwe_env.sim.step import STEP
 from bwe_env.targeting import SettingsPolicy
 from bwe_env.telemetry import TELEMETRY, NetworkModels
 from bwe_env.truth import GroundTruth
 from bwe_env.units import BITS_PER_BYTE, s_to_us
 
-Controller = Literal["gcc"] | RatePolicy | EstimatorFactory
+__all__ = [
+    "CallSeries",
+    "Competitor",
+    "Controller",
+    "RecordedCall",
+    "call_key",
+    "check_models_interval",
+    "check_targetable",
+    "record_calls",
+    "run_calls",
+    "run_series",
+]
 
 
 def call_key(network: str, seed: int) -> int:
@@ -58,6 +77,7 @@ def run_calls(
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
     targeting: SettingsPolicy | None = None,
+    competitor: Competitor | None = None,
     num_threads: int = 1,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -70,6 +90,8 @@ def run_calls(
             batch; or a factory of `BandwidthEstimator`, asked at every report of every call.
         network_models: what they say is part of a `RatePolicy`'s observation; intervals of 0.1 s.
         targeting: changes the senders' settings while calls go on; intervals of 0.1 s.
+        competitor: drives the competing calls that networks have; without it they are under GCC
+            with the parameters `gcc`.
         progress: called with the number of calls that have just been finished.
         on_call: called once per row of the result, in their order, with the call's STEP rows (see
             `RecordedCall.steps`).
@@ -95,6 +117,7 @@ def run_calls(
         gcc=gcc,
         network_models=network_models,
         targeting=targeting,
+        competitor=competitor,
         num_threads=num_threads,
         batch_size=batch_size,
     ):
@@ -143,6 +166,7 @@ def record_calls(
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
     targeting: SettingsPolicy | None = None,
+    competitor: Competitor | None = None,
     num_threads: int = 1,
     batch_size: int = 64,
 ) -> Iterator[RecordedCall]:
@@ -162,6 +186,7 @@ def record_calls(
         gcc=gcc,
         network_models=network_models,
         targeting=targeting,
+        competitor=competitor,
         num_threads=num_threads,
         batch_size=batch_size,
     ):
@@ -210,17 +235,19 @@ def _play(
     gcc: GccParameters | None,
     network_models: NetworkModels | None,
     targeting: SettingsPolicy | None,
+    competitor: Competitor | None,
     num_threads: int,
     batch_size: int,
 ) -> Iterator[_Batch]:
     """Run every network with every seed, a batch at a time, networks outermost."""
-    _check_controller(controller)
+    check_controller(controller)
     check_targetable(targeting, getattr(controller, "action_mode", "rate"))
     gcc = gcc or GccParameters()
     if len(networks) == 0 or len(seeds) == 0:
         raise ConfigError("calls need at least one network and one seed.")
     pairs = [(index, seed) for index in range(len(networks)) for seed in seeds]
     world: World | None = None
+    competition: Competition | None = None
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
         for first in range(0, len(pairs), batch_size):
             batch = pairs[first : first + batch_size]
@@ -236,13 +263,14 @@ def _play(
                     network_models,
                     targeting,
                 )
+                competition = _make_competition(world, competitor, call)
             if network_models is not None:
                 network_models.reset(len(batch))
             if targeting is not None:
                 targeting.reset(len(batch))
-            for env, (index, seed) in enumerate(batch):
-                world.reset(env, index, call_key(networks[index].name, seed))
-            series = _run_batch(world, controller, call, gcc, threads, num_threads)
+            keys = [(index, call_key(networks[index].name, seed)) for index, seed in batch]
+            _reset_calls(world, keys, competition)
+            series = _run_batch(world, controller, call, gcc, competition, threads, num_threads)
             yield _Batch(pairs=batch, world=world, **series)
 
 
@@ -265,10 +293,31 @@ def _make_world(
         gcc=gcc,
         reward=reward or RewardConfig(),
         observation=observation or ObservationConfig(),
-        controller=_controller_id(controller),
+        controller=controller_id(controller),
         models=network_models,
         targeting=targeting,
     )
+
+
+def _make_competition(
+    world: World, competitor: Competitor | None, call: CallConfig
+) -> Competition | None:
+    if competitor is None:
+        return None
+    check_models_interval(competitor.network_models, call.interval_s)
+    return Competition(world, competitor, call)
+
+
+def _reset_calls(
+    world: World, keys: Sequence[tuple[int, int]], competition: Competition | None
+) -> None:
+    """Begin every call: the position of its network, and its key."""
+    if competition is not None:
+        competition.prepare()
+    for env, (network, key) in enumerate(keys):
+        world.reset(env, network, key)
+    if competition is not None:
+        competition.begin()
 
 
 def check_targetable(targeting: SettingsPolicy | None, action_mode: str) -> None:
@@ -290,11 +339,6 @@ def check_models_interval(models: NetworkModels | SettingsPolicy | None, interva
         )
 
 
-def _check_controller(controller: Controller) -> None:
-    if isinstance(controller, str) and controller != "gcc":
-        raise unknown_name("controller", controller, ("gcc",))
-
-
 @dataclass(frozen=True, kw_only=True)
 class CallSeries:
     """One call, interval by interval, with everybody who shares its queue.
@@ -310,6 +354,9 @@ class CallSeries:
     """what sources of cross traffic got through the bottleneck, on the wire"""
     dropped: bool
     """whether the call itself dropped"""
+    competing_steps: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0), dtype=STEP))
+    """STEP rows of the competing calls, one row each, where a `Competitor` drove them; `time_s` is
+    NaN in intervals before a call begins, and nothing is charged for one that hangs up"""
 
     @property
     def time_s(self) -> NDArray[np.float64]:
@@ -328,6 +375,7 @@ def run_series(
     observation: ObservationConfig | None = None,
     gcc: GccParameters | None = None,
     network_models: NetworkModels | None = None,
+    competitor: Competitor | None = None,
     num_threads: int = 1,
 ) -> list[CallSeries]:
     """The calls that `run_calls` would run on one network, one series per seed.
@@ -336,6 +384,7 @@ def run_series(
         backward: carries media the other way under the same controller. Each direction's feedback
             then waits behind the other's media: what the queue holds at the end of an interval is
             its delay in the next. It takes no capacity itself and is not lost there.
+        competitor: drives the competing calls of either network; see `run_calls`.
 
     Returns:
         Series of the forward direction.
@@ -345,7 +394,7 @@ def run_series(
         ConfigError: no seeds, hand-overs on the way back of media in both directions, or network
             models and intervals other than theirs.
     """
-    _check_controller(controller)
+    check_controller(controller)
     if len(seeds) == 0:
         raise ConfigError("run_series needs at least one seed.")
     if backward is not None and (network.reverse.delay_steps or backward.reverse.delay_steps):
@@ -361,22 +410,30 @@ def run_series(
     )
     if network_models is not None:
         network_models.reset(num_envs)
-    for env in range(num_envs):  # all forward, then all backward
-        direction, index = divmod(env, len(seeds))
-        world.reset(env, direction, call_key(networks[direction].name, seeds[index]))
+    competition = _make_competition(world, competitor, call)
+    # All forward, then all backward.
+    keys = [(i, call_key(n.name, seed)) for i, n in enumerate(networks) for seed in seeds]
+    _reset_calls(world, keys, competition)
     num_sources = len(network.cross_traffic)
     flow_bytes = np.zeros((call.steps + 1, num_envs, world.flows_per_call))
     source_bytes = np.zeros((call.steps + 1, num_envs, num_sources))
+    others = 0 if competition is None else world.flows_per_call - 1
+    competing_steps = np.zeros((call.steps, num_envs, others), dtype=STEP)
 
     def watch(position: int) -> None:
         arrived = world.flows["totals"]["fate_bytes"][:, FATE_DELIVERED]
         flow_bytes[position + 1] = arrived.reshape(num_envs, -1)
         source_bytes[position + 1] = world.sources["departed_bytes"][:, :num_sources]
+        if competition is not None:
+            competing_steps[position] = competition.steps
+            competing_steps["time_s"][position, ~competition.has_begun] = np.nan
         if backward is not None:
             _delay_feedback(world)
 
     with ThreadPoolExecutor(max(1, num_threads - 1), "bwe_env") as threads:
-        played_to_end = _run_batch(world, controller, call, gcc, threads, num_threads, watch)
+        played_to_end = _run_batch(
+            world, controller, call, gcc, competition, threads, num_threads, watch
+        )
     steps = played_to_end["steps"]
     to_bps = BITS_PER_BYTE / call.interval_s
     series = []
@@ -388,6 +445,7 @@ def run_series(
                 flow_rates_bps=to_bps * np.diff(flow_bytes[:, env], axis=0)[played].T,
                 source_rates_bps=to_bps * np.diff(source_bytes[:, env], axis=0)[played].T,
                 dropped=bool(world.calls["status"][env] == STATUS_DROPPED),
+                competing_steps=competing_steps[played, env].T,
             )
         )
     return series
@@ -401,21 +459,12 @@ def _delay_feedback(world: World) -> None:
     world.calls["reverse"]["delay"]["added_us"] = np.roll(waiting_us, world.num_envs // 2)
 
 
-def _is_policy(controller: Controller) -> TypeGuard[RatePolicy]:
-    return hasattr(controller, "act")
-
-
-def _controller_id(controller: Controller) -> int:
-    if _is_policy(controller):
-        return CONTROLLER_ACTION if controller.action_mode == "rate" else CONTROLLER_GCC
-    return CONTROLLER_EXTERNAL if callable(controller) else CONTROLLER_GCC
-
-
 def _run_batch(
     world: World,
     controller: Controller,
     call: CallConfig,
     gcc: GccParameters,
+    competition: Competition | None,
     threads: ThreadPoolExecutor,
     num_threads: int,
     watch: Callable[[int], None] | None = None,
@@ -435,23 +484,25 @@ def _run_batch(
     decisions = np.zeros(world.num_envs)
     mode = MODE_NONE
     truth = GroundTruth(world)
-    estimators: ExternalEstimators | None = None
-    if _is_policy(controller):
+    if is_policy(controller):
         controller.reset(world.num_envs)
         mode = CORE_MODES[controller.action_mode]
-    elif callable(controller):
-        estimators = ExternalEstimators(world, controller, call)
+    estimators = _make_estimators(world, controller, competition, call)
     parts = min(num_threads, world.num_envs)
     for position in range(call.steps):
         active = world.calls["status"] != STATUS_DROPPED
         if not active.any():
             break
         if mode != MODE_NONE:
-            decisions = _decisions(world, truth, cast(RatePolicy, controller), call, gcc)
+            policy = cast(RatePolicy, controller)
+            decisions = decided(policy, world.history, truth, call, gcc)
+        if competition is not None:
+            competition.decide(active)
         if estimators is not None:
+            world.decide(mode, decisions, active)
             estimators.advance((position + 1) * interval_us)
         world.step(
-            mode,
+            MODE_NONE if estimators is not None else mode,
             decisions,
             active,
             interval_us=interval_us,
@@ -459,6 +510,8 @@ def _run_batch(
             threads=threads,
             num_threads=parts,
         )
+        if competition is not None:
+            competition.finish(active, interval_us=interval_us, duration_us=duration_us)
         steps[position] = world.steps
         telemetry[position] = world.telemetry
         probabilities[position] = 0.5 + 0.5 * world.history[:, -1, NUM_FEATURES:]
@@ -468,10 +521,11 @@ def _run_batch(
     return {"steps": steps, "telemetry": telemetry, "probabilities": probabilities}
 
 
-def _decisions(
-    world: World, truth: GroundTruth, policy: RatePolicy, call: CallConfig, gcc: GccParameters
-) -> NDArray[np.float64]:
-    observation = world.history.reshape(world.num_envs, -1).copy()
-    mode = policy.action_mode
-    actions, _ = check_actions(policy.act(observation, truth), world.num_envs, action_size(mode))
-    return action_to_values(mode, actions, call, gcc)
+def _make_estimators(
+    world: World, controller: Controller, competition: Competition | None, call: CallConfig
+) -> ExternalEstimators | None:
+    own = controller if is_factory(controller) else None
+    others = None if competition is None else competition.factory
+    if own is None and others is None:
+        return None
+    return ExternalEstimators(world, own, call, competing=others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,22 +28,24 @@ class GroundTruth:
 
     Args:
         world: the calls. What is read describes them as they are when it is read.
+        envs: which of them, once for each flow that is asked about; all by default.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, envs: NDArray[np.int64] | None = None) -> None:
         self._world = world
+        self._envs = envs
 
     @property
     def capacity_bps(self) -> NDArray[np.float64]:
         """Capacity of each call's bottleneck now, shape (num_envs,)."""
-        return self._world.present_capacity_bps()
+        return self._of_envs(self._world.present_capacity_bps())
 
     @property
     def queued_bytes(self) -> NDArray[np.int64]:
         """What each bottleneck holds now, shape (num_envs,): of all flows, the packet in service
         included in full.
         """
-        return np.array(self._world.calls["link"]["queue_bytes"])
+        return self._of_envs(np.array(self._world.calls["link"]["queue_bytes"]))
 
     def future_capacity_bits(self, after_s: ArrayLike) -> NDArray[np.float64]:
         """What each bottleneck can carry from now on: integral of its capacity, trace repeated.
@@ -69,7 +71,10 @@ class GroundTruth:
         until_bits = np.interp(edge_us[first][:, None] + left_us, edge_us, bits)
         unscaled = until_bits + rounds * (bits[end] - bits[first])[:, None]
         unscaled -= np.interp(now_us, edge_us, bits)[:, None]
-        return np.asarray(unscaled * cursor["scale"][:, None])
+        return self._of_envs(unscaled * cursor["scale"][:, None])
+
+    def _of_envs(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._envs is None else values[self._envs]
 
     @cached_property
     def _integral(self) -> _Integral:

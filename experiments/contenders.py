@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import baselines
+from bwe_env.competition import Competitor
 from bwe_env.config import CallConfig
 from bwe_env.errors import UnknownNameError, unknown_name
 from bwe_env.gcc import GccParameters
@@ -35,6 +36,16 @@ class Contender:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     network_models: Any = None
     """a `bwe_env.NetworkModels` whose answers are part of the observation"""
+
+    @property
+    def competitor(self) -> Competitor:
+        """The same as the controller of competing calls."""
+        return Competitor(
+            controller=self.controller,
+            gcc=self.gcc,
+            observation=self.observation,
+            network_models=self.network_models,
+        )
 
 
 def baseline(name: str, call: CallConfig, *, label: str | None = None) -> Contender:

@@ -63,7 +63,7 @@ def play(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> list[Verdict]:
-    """Run and judge all cases.
+    """Run and judge all cases; every media flow is under the same controller, as the RFC has it.
 
     Args:
         setting: of its call only the range of rates and the interval of decisions count; the rest
@@ -81,6 +81,7 @@ def play(
             observation=contender.observation,
             gcc=contender.gcc,
             network_models=contender.network_models,
+            competitor=contender.competitor,
             num_threads=setting.num_threads,
         )
 
@@ -130,9 +131,7 @@ def report(
     items: list[Any] = []
     for case in cases:
         title = f"{case.section} {case.title} ({case.name})\n{case.parameters}"
-        notes = list(case.departures)
-        if case.network.competing_calls and contender.controller != "gcc":
-            notes.append("the other media flows are under GCC, not under the same algorithm")
+        notes = case.departures
         rows = verdict_rows([v for v in verdicts if v.case is case])
         caption = f"departs from the RFC: {'; '.join(notes)}" if notes else ""
         items.append(make_table(title, VERDICT_HEADER, rows, caption=caption))

@@ -323,6 +323,7 @@ def advance_one(
         if flow.mailbox.overflows > 0:
             call.status = STATUS_MESSAGE_RING_FULL
         if reason != ADVANCE_DONE:
+            call.paused_flow = flow.number
             return reason
     _show_due(call, flows, frames)
     return ADVANCE_ENDED

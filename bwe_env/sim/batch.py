@@ -9,7 +9,7 @@ from bwe_env.sim.advance import advance_one
 from bwe_env.sim.call import STATUS_ACTIVE
 from bwe_env.sim.decision import apply_decision
 from bwe_env.sim.sender import schedule_pacer
-from bwe_env.sim.step import finish_interval
+from bwe_env.sim.step import finish_interval, mean_capacity_bps
 
 # How `values` of `step_calls` are meant.
 MODE_NONE = 0  # not at all: GCC drives alone
@@ -22,7 +22,7 @@ CORE_MODES = {"rate": MODE_RATE, "scale": MODE_SCALE, "config": MODE_CONFIG}
 
 
 @kernel
-def _decide(call: Record, flow: Record, mode: int, value: float) -> None:
+def decide(call: Record, flow: Record, mode: int, value: float) -> None:
     """Let one number act; see the modes."""
     now_us = call.now_us
     if mode == MODE_RATE:
@@ -73,7 +73,7 @@ def step_calls(
         call = calls[env]
         index = call.first_flow
         flow = flows[index]
-        _decide(call, flow, mode, values[env])
+        decide(call, flow, mode, values[env])
         until_us = (flow.window.steps + 1) * interval_us
         advance_one(
             calls,
@@ -95,9 +95,9 @@ def step_calls(
             weights[0],
             packets[index],
             queues[env],
-            segments,
             history[env],
             telemetry[env],
+            mean_capacity_bps(call, flow, segments),
             interval_us,
             duration_us,
         )

@@ -29,6 +29,7 @@ CALL = record(
         ("network", "i8"),  # row of the network table
         ("status", "i8"),
         ("dropped_us", "i8"),  # when the call dropped
+        ("paused_flow", "i8"),  # number of the flow whose external estimator is to be asked
         ("link", LINK),
         ("forward", PATH),
         ("reverse", PATH),

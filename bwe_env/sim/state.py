@@ -33,6 +33,7 @@ from bwe_env.sim.call import (
     STATUS_MESSAGE_RING_FULL,
 )
 from bwe_env.sim.capacity import SEGMENT, cursor_seek
+from bwe_env.sim.competition import decide_flows
 from bwe_env.sim.cross_traffic import (
     SOURCE,
     TCP_ROW,
@@ -144,6 +145,18 @@ def _start_timers(flow: Record) -> None:
 
 
 @kernel
+def _count_from(flow: Record, start_us: int) -> None:
+    """What intervals are judged and observed by begins with the flow, not with the call."""
+    flow.monitor.report_us = start_us
+    flow.monitor.newest_arrival_us = start_us
+    flow.monitor.previous_arrival_us = start_us
+    flow.observer.observed_us = start_us
+    flow.interval.newest_arrival_send_us = start_us
+    # The receiver waits for its first picture since the call began: that much is nobody's freeze.
+    flow.window.charged_frozen_us = start_us
+
+
+@kernel
 def flow_reset(flow: Record, key: np.uint64) -> None:
     """A flow at its start: transport ready, the start rate, GCC asking for its first probes."""
     start_us = flow.start_us
@@ -178,6 +191,7 @@ def flow_reset(flow: Record, key: np.uint64) -> None:
     fec_reset(flow.fec)
     accounts_reset(flow.totals, flow.interval)
     window_reset(flow.window, float(flow.start_rate_bps))
+    _count_from(flow, start_us)
     gcc_reset(
         flow.gcc,
         flow.gcc_parameters,
@@ -496,6 +510,13 @@ class World:
         if self.models is not None:
             self.models.restart(env)
             self.history[env, :, NUM_FEATURES:] = -1.0  # probability 0: nothing seen yet
+
+    def decide(self, mode: int, values: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
+        """Let decisions act now; an interval in which calls pause begins with this, not `step`."""
+        if mode == MODE_CONFIG:
+            self._configure(values, active)
+        elif mode != MODE_NONE:
+            decide_flows(self.calls, self.flows, mode, values[:, None], 0, 1, active)
 
     def step(
         self,

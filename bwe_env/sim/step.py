@@ -203,9 +203,9 @@ def step_reset(call: Record, flow: Record, step: Record) -> None:
 
 @kernel
 def observe_flow(flow: Record, history: np.ndarray, span_us: int, now_us: int) -> None:
-    """Shift the history by one interval and write the one that ends now; at t = 0 fill it."""
+    """Shift the history by one interval and write the one that ends now; at the start fill it."""
     last = len(history) - 1
-    if now_us > 0:
+    if now_us > flow.start_us:
         for position in range(last):
             for feature in range(history.shape[1]):
                 history[position, feature] = history[position + 1, feature]
@@ -216,13 +216,31 @@ def observe_flow(flow: Record, history: np.ndarray, span_us: int, now_us: int) -
         float(flow.target_rate_bps),
         float(pacer_expected_queue_us(flow.pacer)),
         float(span_us),
+        flow.start_us,
         now_us,
         history[last],
     )
-    if now_us == 0:
+    if now_us == flow.start_us:
         for position in range(last):
             for feature in range(history.shape[1]):
                 history[position, feature] = history[last, feature]
+
+
+@kernel
+def interval_span_us(call: Record, flow: Record) -> int:
+    """Length of the interval of a flow that ends now; its first may begin within one of the call's.
+
+    A dropped call ends inside an interval: what is judged is over what there was of it.
+    """
+    return int(max(1, call.now_us - flow.observer.observed_us))
+
+
+@kernel
+def mean_capacity_bps(call: Record, flow: Record, segments: np.ndarray) -> float:
+    """Mean capacity over the call's own interval that ends now; to be asked once for each."""
+    start_us = flow.observer.observed_us
+    bits = capacity_bits(call.link.accounted, segments, start_us, call.now_us)
+    return float(bits * 1e6 / interval_span_us(call, flow))
 
 
 @kernel
@@ -233,23 +251,24 @@ def finish_interval(
     weights: Record,
     packets: np.ndarray,
     queue: np.ndarray,
-    segments: np.ndarray,
     history: np.ndarray,
     telemetry: Record,
+    capacity_bps: float,
     interval_us: int,
     duration_us: int,
 ) -> None:
-    """Fill `step`, `telemetry` and the newest row of `history` for the interval that ends now."""
+    """Fill `step`, `telemetry` and the newest row of `history` for the interval that ends now.
+
+    Args:
+        capacity_bps: mean over the interval.
+    """
     window = flow.window
     interval = flow.interval
-    # A dropped call ends inside an interval: everything below is over what there was of it.
-    start_us = window.steps * interval_us
     end_us = call.now_us
-    span_us = max(1, end_us - start_us)
+    span_us = interval_span_us(call, flow)
     link = call.link
-    bits = capacity_bits(link.accounted, segments, start_us, end_us)
     step.time_s = end_us * 1e-6
-    step.capacity_bps = bits * 1e6 / span_us
+    step.capacity_bps = capacity_bps
     step.target_rate_bps = float(flow.target_rate_bps)
     step.gcc_target_rate_bps = float(flow.gcc.target_rate_bps)
     step.sent_rate_bps = interval.sent_bytes * 8e6 / span_us
@@ -309,6 +328,6 @@ def finish_interval(
         + step.reward_drop
     )
     observe_flow(flow, history, span_us, end_us)
-    telemetry_fill(telemetry, flow.monitor, step.target_rate_bps, end_us)
+    telemetry_fill(telemetry, flow.monitor, step.target_rate_bps, end_us - flow.start_us)
     interval_begin(interval)
     monitor_begin_interval(flow.monitor)
