@@ -20,13 +20,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image
 
 from agents.export import save_policy
-from agents.policy_estimator import PolicyEstimator
 from agents.policy_setting import PolicySetting
+from agents.ppo import estimator_of
 from agents.tags import CALL_TAGS, explanation
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+    from agents.policy_estimator import PolicyEstimator
     from bwe_env.render import Timeline
 
 Calls = Mapping[str, NDArray[Any]]
@@ -180,10 +181,7 @@ class ValidationCallback(BaseCallback):
     def validate(self) -> None:
         """Judge the policy as it is now."""
         self._validated_at = self.num_timesteps
-        policy = PolicyEstimator.from_sb3(
-            self.model.policy,  # type: ignore[arg-type]
-            setting=self._setting,
-        )
+        policy = estimator_of(self.model.policy, setting=self._setting)
         calls = self._validation.run(policy)
         if self._gcc is None:
             self._gcc = self._validation.run(None)

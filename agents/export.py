@@ -8,6 +8,7 @@ checked against their SHA-256.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from agents.artifact import read_artifact_manifest, read_artifact_weights, write
 from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
 
 FORMAT = "bwe-env policy 2"
-ARCHITECTURES = ("mlp",)
+#: What a policy's network may be; each names a key of the manifest that holds its shape.
+ARCHITECTURES = ("mlp", "lstm")
 WEIGHTS_FILE = "policy.safetensors"
 MANIFEST_FILE = "policy.json"
 
@@ -27,7 +29,7 @@ def save_policy(
     """Write a `PolicyEstimator` into `directory`, replacing an earlier one there.
 
     Args:
-        policy: the `PolicyEstimator`.
+        policy: the `PolicyEstimator`, of any architecture.
         environment: id and version of the environment it was trained in.
         extra: more JSON values to keep in the manifest (how it was trained and selected).
     """
@@ -36,13 +38,15 @@ def save_policy(
     folder = Path(directory)
     weights = save({key: value.contiguous() for key, value in policy.network.state_dict().items()})
     manifest = {
-        "architecture": "mlp",
+        policy.architecture.kind: dataclasses.asdict(policy.architecture),
+        "architecture": policy.architecture.kind,
         "environment": environment,
         "extra": dict(extra or {}),
         "format": FORMAT,
-        "mlp": dataclasses.asdict(policy.architecture),
         "setting": policy.setting.to_json(),
     }
+    if policy.statistics is not None:
+        manifest["statistics"] = policy.statistics.to_json()
     write_artifact(folder / WEIGHTS_FILE, folder / MANIFEST_FILE, weights, manifest)
 
 
@@ -76,8 +80,10 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
     """
     from safetensors.torch import load
 
+    from agents.observation_statistics import ObservationStatistics
     from agents.policy_estimator import MlpArchitecture, PolicyEstimator
     from agents.policy_setting import PolicySetting
+    from agents.recurrent_policy import LstmArchitecture, RecurrentPolicyEstimator
 
     folder = Path(directory)
     manifest = read_manifest(folder)
@@ -88,11 +94,75 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
             "project it was made with."
         )
     content = read_artifact_weights(folder / WEIGHTS_FILE, manifest)
+    kinds: dict[str, tuple[type[Any], type[PolicyEstimator]]] = {
+        "mlp": (MlpArchitecture, PolicyEstimator),
+        "lstm": (LstmArchitecture, RecurrentPolicyEstimator),
+    }
+    shape, estimator = kinds[manifest["architecture"]]
     try:
-        architecture = MlpArchitecture(**manifest["mlp"])
+        architecture = shape(**manifest[shape.kind])
         network = architecture.build()
         network.load_state_dict(load(content))
         setting = PolicySetting.from_json(manifest["setting"])
+        statistics = None
+        if "statistics" in manifest:
+            statistics = ObservationStatistics.from_json(manifest["statistics"])
     except (KeyError, TypeError, RuntimeError, ConfigError, UnknownNameError) as error:
         raise ArtifactError(f"{folder}: weights and manifest do not fit: {error}.") from error
-    return PolicyEstimator(network, architecture, setting=setting)
+    return estimator(network, architecture, setting=setting, statistics=statistics)
+
+
+def export_policy_onnx(policy: Any, path: str | Path) -> None:
+    """Write a `PolicyEstimator` as ONNX, for one call at a time.
+
+    Inputs: ``obs``, shape (1, observation length), float32, as the environment gives it; of a
+    policy with memory also ``hidden`` and ``cell``, shape (1, lstm_size), zeros where a call
+    begins. Outputs: ``action``, shape (1, action length), in [-1, 1]; of a policy with memory also
+    ``hidden_out`` and ``cell_out``, to be given back with the next observation.
+
+    ``metadata_props`` hold what it takes to use the numbers, as JSON: ``setting`` (the
+    `PolicySetting`), ``features`` (names of one interval's features, in order) and
+    ``architecture``.
+
+    Raises:
+        ConfigError: the packages for it are not installed.
+    """
+    import torch
+
+    from agents.onnx_export import write_onnx
+    from bwe_env.observation import FEATURE_NAMES
+
+    class Clipped(torch.nn.Module):
+        """The network as `PolicyEstimator.act` uses it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = policy.network
+
+        def forward(self, *arguments: torch.Tensor) -> Any:
+            """Action first, then the state if there is one."""
+            answer = self.network(*arguments)
+            if isinstance(answer, tuple):
+                return answer[0].clamp(-1.0, 1.0), *answer[1:]
+            return answer.clamp(-1.0, 1.0)
+
+    inputs = {"obs": torch.zeros(1, policy.architecture.inputs)}
+    outputs = ["action"]
+    if policy.architecture.kind == "lstm":
+        inputs |= {
+            name: torch.zeros(1, policy.architecture.lstm_size) for name in ("hidden", "cell")
+        }
+        outputs += ["hidden_out", "cell_out"]
+    metadata = {
+        "architecture": {policy.architecture.kind: dataclasses.asdict(policy.architecture)},
+        "features": list(FEATURE_NAMES),
+        "setting": policy.setting.to_json(),
+    }
+    write_onnx(
+        Clipped(),
+        path,
+        inputs=inputs,
+        outputs=outputs,
+        any_batch=False,
+        metadata={name: json.dumps(value, sort_keys=True) for name, value in metadata.items()},
+    )

@@ -14,7 +14,6 @@ are safetensors with a manifest (`agents.artifact`).
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from agents.artifact import read_artifact_manifest, read_artifact_weights, write_artifact
 from agents.network_tasks import NetworkTask, task_of, window_of
+from agents.onnx_export import write_onnx
 from bwe_env.config import from_mapping
 from bwe_env.errors import ArtifactError, BweEnvError, ConfigError
 from bwe_env.network_features import (
@@ -220,24 +220,13 @@ def export_onnx(model: NetworkModel, path: str | Path) -> None:
     Raises:
         ConfigError: the packages for it are not installed.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            'writing ONNX needs more packages: pip install -c constraints.txt -e ".[export]"'
-        ) from error
-    batch = torch.export.Dim("batch")
-    example = (torch.zeros(2, model.config.window_bins, NUM_SERIES), torch.zeros(2, NUM_DENSE))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch to itself
-        program = torch.onnx.export(
-            model.eval(),
-            example,
-            input_names=["series", "dense"],
-            output_names=["probability"],
-            dynamic_shapes={"series": {0: batch}, "dense": {0: batch}},
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path))
+    write_onnx(
+        model,
+        path,
+        inputs={
+            "series": torch.zeros(2, model.config.window_bins, NUM_SERIES),
+            "dense": torch.zeros(2, NUM_DENSE),
+        },
+        outputs=["probability"],
+        any_batch=True,
+    )

@@ -7,13 +7,15 @@ run beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from agents.observation_statistics import ObservationStatistics
 from agents.policy_setting import PolicySetting
 from bwe_env.action import ActionMode
 from bwe_env.errors import ArtifactError, unknown_name
@@ -30,6 +32,9 @@ ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 @dataclass(frozen=True, kw_only=True)
 class MlpArchitecture:
     """A plain multi-layer perceptron: all that is needed to build the network again."""
+
+    kind: ClassVar[str] = "mlp"
+    """what manifests call it"""
 
     inputs: int
     """length of the observation"""
@@ -58,6 +63,30 @@ class MlpArchitecture:
         layers.append(torch.nn.Linear(size, self.outputs))
         return torch.nn.Sequential(*layers)
 
+    @classmethod
+    def of_layers(
+        cls, layers: Sequence[torch.nn.Module], activation: type[torch.nn.Module]
+    ) -> MlpArchitecture:
+        """The shape of a list of layers as Stable-Baselines3 keeps them."""
+        linear = linear_layers(layers)
+        return cls(
+            inputs=linear[0].in_features,
+            hidden_sizes=tuple(layer.out_features for layer in linear[:-1]),
+            outputs=linear[-1].out_features,
+            activation={kind: name for name, kind in ACTIVATIONS.items()}[activation],
+        )
+
+
+def linear_layers(layers: Iterable[torch.nn.Module]) -> list[torch.nn.Linear]:
+    """Those that hold weights, in order."""
+    return [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+
+def copy_layers(source: Iterable[torch.nn.Module], target: Iterable[torch.nn.Module]) -> None:
+    """Copy the weights of one perceptron into another of the same shape."""
+    for copy, layer in zip(linear_layers(target), linear_layers(source), strict=True):
+        copy.load_state_dict(layer.state_dict())
+
 
 class PolicyEstimator:
     """The mean action of an actor network: a `bwe_env.estimator.RatePolicy`.
@@ -66,14 +95,24 @@ class PolicyEstimator:
         network: maps (rows, observation length) to (rows, action length).
         architecture: its shape.
         setting: what the policy was trained to see and to set.
+        statistics: of what it saw in training, for a guard (`agents.guard`); None if not measured.
     """
 
+    #: With `inputs` and `outputs`, `kind` and `build`; see `agents.export.ARCHITECTURES`.
+    architecture: Any
+
     def __init__(
-        self, network: torch.nn.Module, architecture: MlpArchitecture, *, setting: PolicySetting
+        self,
+        network: torch.nn.Module,
+        architecture: Any,
+        *,
+        setting: PolicySetting,
+        statistics: ObservationStatistics | None = None,
     ) -> None:
         self.network = network.eval()
         self.architecture = architecture
         self.setting = setting
+        self.statistics = statistics
 
     @property
     def action_mode(self) -> ActionMode:
@@ -84,22 +123,16 @@ class PolicyEstimator:
     def from_sb3(cls, policy: ActorCriticPolicy, *, setting: PolicySetting) -> PolicyEstimator:
         """A copy of the actor of a Stable-Baselines3 ``MlpPolicy``; training on changes nothing."""
         layers = [*policy.mlp_extractor.policy_net, policy.action_net]
-        linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
-        names = {kind: name for name, kind in ACTIVATIONS.items()}
-        architecture = MlpArchitecture(
-            inputs=linear[0].in_features,
-            hidden_sizes=tuple(layer.out_features for layer in linear[:-1]),
-            outputs=linear[-1].out_features,
-            activation=names[policy.activation_fn],
-        )
+        architecture = MlpArchitecture.of_layers(layers, policy.activation_fn)
         network = architecture.build()
-        copies = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-        for copy, layer in zip(copies, linear, strict=True):
-            copy.load_state_dict(layer.state_dict())
+        copy_layers(layers, network)
         return cls(network, architecture, setting=setting)
 
     def reset(self, num_envs: int) -> None:
         """Nothing to forget: the observation carries the history."""
+
+    def restart(self, env: int) -> None:
+        """Another call begins in place of call `env`; nothing to forget here either."""
 
     def act(self, observation: NDArray[np.float32], truth: Any) -> NDArray[np.float32]:
         """Actions in [-1, 1], shape (rows, action length). The truth is not looked at."""
@@ -118,5 +151,9 @@ class PolicyEstimator:
                     np.ascontiguousarray(observation[start : start + count], dtype=np.float32)
                 )
                 padded[count:] = 0.0
-                actions[start : start + count] = self.network(padded)[:count].numpy()
+                actions[start : start + count] = self._forward(padded, start)[:count].numpy()
         return np.clip(actions, -1.0, 1.0)
+
+    def _forward(self, padded: torch.Tensor, start: int) -> torch.Tensor:
+        """Mean actions of the `BATCH_ROWS` calls from `start` on."""
+        return self.network(padded)  # type: ignore[no-any-return]

@@ -2,6 +2,17 @@
 
 With 64x64 networks on two cores the optimiser is the limit, not the simulator. Batches of 64 (the
 library's default) train 20 times slower per environment step than batches of 4096.
+
+The same defaults serve the recurrent policy. Decisions learnt from per second of processor time,
+one thread, LSTM of 64, observation of one interval:
+
+    num_envs n_steps batch_size
+         256      64       4096   7,600   (4,300 without `agents.lstm_policy`)
+         256      64       8192   8,300
+         256     128       8192   8,200
+         512      32       4096   8,500   (sequences of 3.2 s only)
+          64      64       1024   1,700   (without `agents.lstm_policy`)
+         256      64       4096  19,600   (no LSTM, observation of 5 intervals)
 """
 
 from __future__ import annotations
@@ -13,10 +24,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from bwe_env.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from stable_baselines3 import PPO
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
 
+    from agents.policy_estimator import PolicyEstimator
+    from agents.policy_setting import PolicySetting
+
 ACTIVATIONS = ("tanh", "relu")
+MEMORIES = ("history", "lstm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +72,26 @@ class PpoConfig:
     """neurons per hidden layer, of the policy and of the value network"""
     activation: Literal["tanh", "relu"] = "tanh"
     """between the layers"""
+    memory: Literal["history", "lstm"] = "history"
+    """how the policy knows the past. history: by the intervals that the observation shows. lstm: by
+    a state of its own as well (recurrent PPO); an observation of one interval
+    (--observation.history 1) is then enough"""
+    lstm_size: int = 64
+    """state of the LSTM in front of the hidden layers; the value network has one of its own"""
     torch_threads: int = 1
     """threads of the optimiser; two are a quarter faster on quiet cores, and many times slower on
     busy ones, where they wait for each other at every layer"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(int(n) for n in self.hidden_sizes))
-        for name in ("num_envs", "n_steps", "batch_size", "n_epochs", "torch_threads"):
+        for name in (
+            "num_envs",
+            "n_steps",
+            "batch_size",
+            "n_epochs",
+            "lstm_size",
+            "torch_threads",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ppo.{name}={getattr(self, name)} must be at least 1.")
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
@@ -72,6 +100,8 @@ class PpoConfig:
             )
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
+        if self.memory not in MEMORIES:
+            raise unknown_name("memory", self.memory, MEMORIES)
         for name in ("gamma", "gae_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"ppo.{name}={getattr(self, name)} must be between 0 and 1.")
@@ -103,7 +133,20 @@ def linear_schedule(start: float, *, decays: bool) -> Callable[[float], float]:
     return lambda remaining: start * (0.1 + 0.9 * remaining)
 
 
-def make_ppo(env: VecEnv, config: PpoConfig, *, seed: int) -> PPO:
+def _algorithm(config: PpoConfig) -> tuple[Any, Any]:
+    """Class of the agent, and of its policy."""
+    if config.memory == "lstm":
+        from sb3_contrib import RecurrentPPO
+
+        from agents.lstm_policy import FastLstmPolicy
+
+        return RecurrentPPO, FastLstmPolicy
+    from stable_baselines3 import PPO
+
+    return PPO, "MlpPolicy"
+
+
+def make_ppo(env: VecEnv, config: PpoConfig, *, seed: int) -> OnPolicyAlgorithm:
     """A fresh agent on `env`.
 
     Args:
@@ -111,15 +154,23 @@ def make_ppo(env: VecEnv, config: PpoConfig, *, seed: int) -> PPO:
         seed: of the network's first weights and of the exploration noise.
     """
     import torch
-    from stable_baselines3 import PPO
 
     from agents.optimizer import PlainAdam
 
     torch.set_num_threads(config.torch_threads)
     activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[config.activation]
     sizes = list(config.hidden_sizes)
-    return PPO(
-        "MlpPolicy",
+    policy_options: dict[str, Any] = {
+        "net_arch": {"pi": sizes, "vf": sizes},
+        "activation_fn": activation,
+        "log_std_init": config.log_std_init,
+        "optimizer_class": PlainAdam,
+    }
+    if config.memory == "lstm":
+        policy_options["lstm_hidden_size"] = config.lstm_size
+    agent, policy = _algorithm(config)
+    return agent(  # type: ignore[no-any-return]
+        policy,
         env,
         n_steps=config.n_steps,
         batch_size=config.batch_size,
@@ -131,24 +182,22 @@ def make_ppo(env: VecEnv, config: PpoConfig, *, seed: int) -> PPO:
         ent_coef=config.ent_coef,
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
-        policy_kwargs={
-            "net_arch": {"pi": sizes, "vf": sizes},
-            "activation_fn": activation,
-            "log_std_init": config.log_std_init,
-            "optimizer_class": PlainAdam,
-        },
+        policy_kwargs=policy_options,
         seed=seed,
         device="cpu",
     )
 
 
-def load_ppo(path: Any, env: VecEnv, config: PpoConfig) -> PPO:
-    """An agent and its optimizer as `PPO.save` left them. Archives can run code: own ones only."""
+def load_ppo(path: Any, env: VecEnv, config: PpoConfig) -> OnPolicyAlgorithm:
+    """An agent and its optimizer as its ``save`` left them. Archives can run code: own ones only.
+
+    The state of an LSTM is no part of it: calls begin anew.
+    """
     import torch
-    from stable_baselines3 import PPO
 
     torch.set_num_threads(config.torch_threads)
-    return PPO.load(
+    agent, _ = _algorithm(config)
+    return agent.load(  # type: ignore[no-any-return]
         path,
         env=env,
         device="cpu",
@@ -158,3 +207,12 @@ def load_ppo(path: Any, env: VecEnv, config: PpoConfig) -> PPO:
             ),
         },
     )
+
+
+def estimator_of(policy: Any, *, setting: PolicySetting) -> PolicyEstimator:
+    """A copy of the actor of a policy in training, as comparisons play and artifacts keep it."""
+    from agents.policy_estimator import PolicyEstimator
+    from agents.recurrent_policy import RecurrentPolicyEstimator
+
+    kind = RecurrentPolicyEstimator if hasattr(policy, "lstm_actor") else PolicyEstimator
+    return kind.from_sb3(policy, setting=setting)

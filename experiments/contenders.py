@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import baselines
 from bwe_env.competition import Competitor
 from bwe_env.config import CallConfig
-from bwe_env.errors import UnknownNameError, unknown_name
+from bwe_env.errors import ConfigError, UnknownNameError, unknown_name
 from bwe_env.gcc import GccParameters
 from bwe_env.observation import ObservationConfig
 from bwe_env.rollout import Controller
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: File of an exported policy, by which its folder is known.
 _POLICY_FILE = "policy.json"
+#: Before the name of a trained policy: with GCC behind it.
+GUARDED_PREFIX = "guarded:"
 #: What a model of the MMSys'24 challenge is named by, followed by its path.
 ONNX_PREFIX = "onnx:"
 
@@ -81,16 +83,21 @@ def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> 
     Args:
         name: of a baseline; or a run directory of ``experiments.train``, whose selected policy is
             meant; or a folder with an exported policy; or ``onnx:PATH``, a model of the MMSys'24
-            challenge, which asks for the rate from the receiver's side.
+            challenge, which asks for the rate from the receiver's side. ``guarded:`` before a run
+            directory or a folder lets GCC take over where the policy is not at home
+            (`agents.guard`).
         call: the calls it will play.
 
     Raises:
         UnknownNameError: neither a baseline nor an existing directory.
         ArtifactError: a directory without a policy that fits this version, or no such ONNX model.
-        ConfigError: the policy was trained for another range of rates.
+        ConfigError: the policy was trained for another range of rates, or a baseline is guarded.
     """
     if name.startswith(ONNX_PREFIX):
         return onnx_contender(name.removeprefix(ONNX_PREFIX), call, label=label or name)
+    if name.startswith(GUARDED_PREFIX):
+        inner = find_contender(name.removeprefix(GUARDED_PREFIX), call, label=label or name)
+        return _guarded(inner, name)
     if not is_directory(name):
         try:
             return baseline(name, call, label=label)
@@ -119,9 +126,22 @@ def onnx_contender(path: str, call: CallConfig, *, label: str) -> Contender:
     return Contender(label=label, controller=factory)
 
 
+def _guarded(contender: Contender, name: str) -> Contender:
+    from agents.guard import GuardedPolicy
+    from agents.policy_estimator import PolicyEstimator
+
+    policy: Any = contender.controller
+    if not isinstance(policy, PolicyEstimator):
+        raise ConfigError(
+            f"{name!r}: only a trained policy can be guarded. Give {GUARDED_PREFIX}RUN_DIR."
+        )
+    return replace(contender, controller=GuardedPolicy(policy))
+
+
 def is_directory(name: str) -> bool:
-    """A path rather than the name of a baseline or of an ONNX model."""
-    return not name.startswith(ONNX_PREFIX) and (Path(name).is_dir() or "/" in name)
+    """A path, with ``guarded:`` before it or not, rather than a baseline or an ONNX model."""
+    path = name.removeprefix(GUARDED_PREFIX)
+    return not path.startswith(ONNX_PREFIX) and (Path(path).is_dir() or "/" in path)
 
 
 def unknown_estimator(name: str) -> UnknownNameError:

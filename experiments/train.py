@@ -40,7 +40,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from stable_baselines3 import PPO
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
     from agents.callbacks import ProgressCallback
     from agents.policy_estimator import PolicyEstimator
@@ -110,8 +110,14 @@ class TrainConfig:
     observation: ObservationConfig = field(default_factory=lambda: ObservationConfig(history=5))
     """5 intervals learn as much in the same number of steps as 10, in three quarters of the time"""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    gcc: GccParameters = field(default_factory=GccParameters)
-    """of the GCC that is observed, scaled or configured; its pacing factor is the sender's"""
+    gcc: GccParameters = field(
+        default_factory=lambda: GccParameters(pacing_factor=2.5, cwnd_queue_s=0.03)
+    )
+    """of the sender and the GCC in it, where the policy is judged and used: pacing, congestion
+    window, and the GCC that is observed, scaled or configured"""
+    training_gcc: GccParameters = field(default_factory=lambda: GccParameters(cwnd_enabled=False))
+    """the same in training calls (mode config: `gcc`). Without a window there, the policy learns
+    to leave room by itself; one that learns behind a window leans on it, and freezes more"""
     network_models: tuple[ModelName, ...] = ()
     """network models whose answers stand behind the features in the observation"""
     network_model_period_bins: int = 5
@@ -161,6 +167,8 @@ def learn_run(config: TrainConfig) -> RunDirectory | None:
     Returns:
         The run with its selected policy; None if interrupted, with a checkpoint written.
     """
+    from experiments.policy_statistics import add_statistics
+
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if config.resume is None:
@@ -173,7 +181,10 @@ def learn_run(config: TrainConfig) -> RunDirectory | None:
             _check_resumable(run, sets)
             run.note_resume()
         print(f"run directory {run.path}", flush=True)
-        return run if _learn(config, run, sets) else None
+        if not _learn(config, run, sets):
+            return None
+        add_statistics(run, sets.train, _setting(config, config.validation_seeds))
+        return run
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -305,7 +316,7 @@ def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
         action_mode=config.action_mode,
         observation=config.observation,
         reward=config.reward,
-        gcc=config.gcc,
+        gcc=config.gcc if config.action_mode == "config" else config.training_gcc,
         network_models=load_models(
             config.network_models, period_bins=config.network_model_period_bins
         ),
@@ -316,7 +327,7 @@ def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
     return Sb3VecEnv(env, stagger_steps=config.call.steps)
 
 
-def _make_or_load(config: TrainConfig, run: RunDirectory, env: Any) -> PPO:
+def _make_or_load(config: TrainConfig, run: RunDirectory, env: Any) -> OnPolicyAlgorithm:
     from agents.ppo import load_ppo, make_ppo
 
     part = len(run.record["resumed"])
@@ -400,7 +411,7 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
     return True
 
 
-def _stop(model: PPO, run: RunDirectory, progress: ProgressCallback) -> None:
+def _stop(model: OnPolicyAlgorithm, run: RunDirectory, progress: ProgressCallback) -> None:
     from agents.callbacks import save_checkpoint
 
     progress.close()

@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.guard import GuardedPolicy
 from agents.tags import explains
 from bwe_env import rfc8867
+from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
+from bwe_env.observation import NUM_FEATURES
 from experiments import evaluate
+from experiments.contenders import find_contender
 from experiments.run_directory import RunDirectory, write_json
 from experiments.train import TrainConfig, derived_seed, main, resumed_config
 from tests.experiments.test_networks import write_traces
@@ -147,6 +151,23 @@ def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_pat
     assert again == during
 
 
+def test_a_trained_run_can_be_guarded_by_what_it_saw_in_training(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((finished_run / "policy" / "policy.json").read_text())
+    shares = manifest["statistics"]["guarded_share"]
+    assert set(shares) == {"off_distribution", "overshoot", "any"}
+    assert manifest["statistics"]["calls"] == 12
+    contender = find_contender(f"guarded:{finished_run}", CallConfig(duration_s=4.0))
+    assert isinstance(contender.controller, GuardedPolicy)
+    out = tmp_path / "guarded.csv"
+    argv = ["--networks", "3", "--seeds", "1", "--duration-s", "4", "--out", str(out)]
+    assert evaluate.main(["--estimator", f"guarded:{finished_run}", *argv]) == 0
+    assert len(rows(out)) == 3
+    with pytest.raises(ConfigError, match="only a trained policy can be guarded"):
+        find_contender("guarded:gcc", CallConfig())
+
+
 def test_a_trained_run_plays_a_suite_at_the_rates_it_learnt(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +224,21 @@ def test_a_finished_run_can_be_trained_on(finished_run: Path, tmp_path: Path) ->
     assert steps[-1] == 6144
     assert (copy / "progress-1.csv").exists()
     assert len(RunDirectory.open(copy).record["resumed"]) == 1
+
+
+def test_a_recurrent_run_is_selected_resumed_and_evaluated(tmp_path: Path) -> None:
+    recurrent = ("--ppo.memory", "lstm", "--ppo.lstm-size", "16", "--observation.history", "1")
+    assert train("--runs-dir", str(tmp_path), *recurrent) == 0
+    run = tmp_path / "ppo-001"
+    manifest = json.loads((run / "policy" / "policy.json").read_text())
+    assert manifest["architecture"] == "lstm"
+    assert manifest["lstm"]["inputs"] == NUM_FEATURES
+    assert main(["--resume", str(run), "--total-steps", "6144"]) == 0
+    assert len(rows(run / "validations-1.csv")) >= 1
+    out = tmp_path / "calls.csv"
+    argv = ["--networks", "3", "--seeds", "1", "--duration-s", "4", "--out", str(out)]
+    assert evaluate.main(["--estimator", str(run), *argv]) == 0
+    assert len(rows(out)) == 3
 
 
 def test_a_resumed_run_keeps_its_own_configuration(finished_run: Path) -> None:
