@@ -8,7 +8,9 @@
         checkpoints/    last.zip (to resume), best.zip
         policy/         the selected policy as safetensors + JSON, for experiments.evaluate
         tensorboard/    event files
-        *.csv           progress, evaluations, the final table, one row per call
+        progress.csv    of learning; validations.csv of the choice of the policy
+        compare.json    the final comparison, with compare.txt (its tables) and its CSV files
+                        (see `experiments.compare_results`)
 """
 
 from __future__ import annotations

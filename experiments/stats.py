@@ -241,6 +241,42 @@ def resampled_means(
     return _bootstrap_means(table, without_singles(np.asarray(strata, dtype=str)), resamples, seed)
 
 
+def resampled_weights(
+    base: ArrayLike,
+    strata: Sequence[Any] | NDArray[Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """What every network weighs in every resample, for statistics that are no means.
+
+    Args:
+        base: what each network weighs in the statistic itself, shape (n,), > 0.
+        strata: network type of each, shape (n,).
+
+    Returns:
+        Shape (resamples, n); every row adds up to 1. NaN where one network stands alone, because
+        nothing is known of its spread.
+    """
+    weights = np.asarray(base, dtype=np.float64)
+    if len(weights) == 1:
+        return np.full((resamples, 1), np.nan)
+    groups = without_singles(np.asarray(strata, dtype=str))
+    drawn = np.empty((resamples, len(weights)))
+    generator = np.random.default_rng(seed)
+    for name in np.unique(groups):
+        (members,) = np.nonzero(groups == name)
+        n = len(members)
+        block = max(1, BLOCK_DRAWS // n)
+        for start in range(0, resamples, block):
+            stop = min(start + block, resamples)
+            rows = generator.integers(n, size=(stop - start, n - 1))
+            drawn[start:stop, members] = _draw_counts(rows, n) * (n / (n - 1) * weights[members])
+    # A no-op unless networks of unequal weights share a stratum.
+    drawn /= drawn.sum(axis=1, keepdims=True)
+    return drawn
+
+
 def paired_difference(
     first: PerNetwork,
     second: PerNetwork,

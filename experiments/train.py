@@ -466,33 +466,42 @@ def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
     """Judge the selected policy on the test networks beside the baselines; print and store it."""
     from agents.callbacks import write_final_metrics
     from agents.export import load_policy, read_manifest
-    from experiments import comparison
+    from experiments import evaluation
+    from experiments.compare import inputs, write_results
+    from experiments.compare_analysis import Options, compare_calls
+    from experiments.compare_results import Estimator
     from experiments.contenders import baseline
-    from experiments.evaluation import best_contender
 
     call = config.call
     policy = load_policy(run.policy, environment=ENVIRONMENT)
     validation = _setting(config, config.validation_seeds)
     rates = [r for r in CONSTANT_RATES_BPS if call.min_rate_bps <= r <= call.max_rate_bps]
-    constant = best_contender(
+    constant = evaluation.best_contender(
         [baseline(f"constant:{rate}", call) for rate in rates or [call.start_rate_bps]],
         sets.validation,
         validation,
     )
-    contenders = [_agent(policy), baseline("gcc", call), constant, baseline("oracle", call)]
-    calls = comparison.compare(
-        contenders,
-        sets.test,
-        _setting(config, config.test_seeds),
-        directory=run.path,
+    agent = _agent(policy)
+    contenders = [agent, baseline("gcc", call), constant, baseline("oracle", call)]
+    setting, options = _setting(config, config.test_seeds), Options()
+    played = {c.label: [evaluation.run(c, sets.test, setting)] for c in contenders}
+    found = compare_calls(
+        played,
+        [
+            Estimator(label=c.label, runs=(str(run.path) if c is agent else c.label,))
+            for c in contenders
+        ],
         title=(
             f"{len(sets.test)} test networks, calls of {call.duration_s:g} s with seeds "
             f"{', '.join(map(str, config.test_seeds))}, at most "
-            f"{bps_to_mbps(call.max_rate_bps):g} Mbps; mean over networks [95 % bootstrap interval]"
+            f"{bps_to_mbps(call.max_rate_bps):g} Mbps; 95 % bootstrap intervals over networks"
         ),
+        options=options,
+        inputs=inputs(sets.test, setting, options),
     )
+    write_results(run.path, found, played)
     steps = int(read_manifest(run.policy)["extra"]["steps"])
-    write_final_metrics(run.tensorboard, calls["PPO"], calls["gcc"], steps=steps)
+    write_final_metrics(run.tensorboard, played["PPO"][0], played["gcc"][0], steps=steps)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from bwe_env.config import CallConfig
 from bwe_env.errors import ConfigError
 from bwe_env.observation import NUM_FEATURES
 from experiments import evaluate
+from experiments.compare_results import read_comparison
 from experiments.contenders import find_contender
 from experiments.run_directory import RunDirectory, write_json
 from experiments.train import TrainConfig, derived_seed, main, resumed_config
@@ -57,7 +58,8 @@ def test_a_run_leaves_everything_needed_to_understand_and_repeat_it(finished_run
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
         *("config.json", "run.json", "checkpoints", "policy", "tensorboard"),
-        *("progress.csv", "validations.csv", "test_calls.csv", "results.csv", "results.txt"),
+        *("progress.csv", "validations.csv", "calls.csv", "summary.csv", "profiles.csv"),
+        *("compare.json", "compare.txt"),
     }
     assert {path.name for path in (finished_run / "policy").iterdir()} == {
         "policy.json",
@@ -72,23 +74,24 @@ def test_the_final_table_compares_agent_gcc_constant_and_oracle_on_the_same_test
     finished_run: Path,
 ) -> None:
     calls: dict[str, list[tuple[str, str]]] = {}
-    for row in rows(finished_run / "test_calls.csv"):
-        calls.setdefault(row["controller"], []).append((row["network"], row["seed"]))
+    for row in rows(finished_run / "calls.csv"):
+        calls.setdefault(row["estimator"], []).append((row["network"], row["seed"]))
     controllers = list(calls)
     assert controllers[:2] == ["PPO", "gcc"]
     assert controllers[2].startswith("constant:")
     assert controllers[3] == "oracle"
     assert all(played == calls["PPO"] for played in calls.values())
     assert {name.split("-")[0] for name, _ in calls["PPO"]} == {"test"}
-    text = (finished_run / "results.txt").read_text()
+    text = (finished_run / "compare.txt").read_text()
     for word in (*controllers, "PPO - gcc", "reward/s", "call score", "freeze %", "95 %"):
         assert word in text
-    results = rows(finished_run / "results.csv")
-    differences = [row for row in results if row["minus"]]
-    assert {row["minus"] for row in differences} == set(controllers[1:])
-    for row in results:
-        assert float(row["low"]) <= float(row["mean"]) + 1e-9
-        assert float(row["mean"]) <= float(row["high"]) + 1e-9
+    found = read_comparison(finished_run)
+    assert [estimator.label for estimator in found.estimators] == controllers
+    assert (found.reference, found.oracle) == ("gcc", "oracle")
+    differences = [value for value in found.values if value.statistic == "difference"]
+    assert {value.estimator for value in differences} == set(controllers) - {"gcc"}
+    for value in found.values:
+        assert not value.low > value.high
 
 
 def read_events(run: Path) -> Any:
@@ -103,12 +106,12 @@ def test_tensorboard_ends_with_the_test_calls_of_the_kept_policy_beside_gcc(
     finished_run: Path,
 ) -> None:
     events = read_events(finished_run)
-    table = rows(finished_run / "test_calls.csv")
+    table = rows(finished_run / "calls.csv")
     manifest = json.loads((finished_run / "policy" / "policy.json").read_text())
     for column in ("call_score", "freeze_ratio", "one_way_delay_ms_p95"):
         means = {}
         for label in ("PPO", "gcc"):
-            values = [float(row[column]) for row in table if row["controller"] == label]
+            values = [float(row[column]) for row in table if row["estimator"] == label]
             means[label] = sum(values) / len(values)
         (value,) = events.Scalars(f"test/{column}")
         (difference,) = events.Scalars(f"test_minus_gcc/{column}")
@@ -145,8 +148,8 @@ def test_a_trained_run_is_evaluated_by_its_directory(finished_run: Path, tmp_pat
     again = {row["network"]: row["mean_reward"] for row in rows(out)}
     during = {
         row["network"]: row["mean_reward"]
-        for row in rows(finished_run / "test_calls.csv")
-        if row["controller"] == "PPO"
+        for row in rows(finished_run / "calls.csv")
+        if row["estimator"] == "PPO"
     }
     assert again == during
 
@@ -210,7 +213,7 @@ def test_a_checkpoint_of_another_environment_version_is_refused_everywhere(
 def test_a_second_run_never_touches_the_first(finished_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished_run.rglob("*")}
     assert train("--runs-dir", str(finished_run.parent), "--total-steps", "1024") == 0
-    assert (finished_run.parent / "ppo-002" / "results.txt").exists()
+    assert (finished_run.parent / "ppo-002" / "compare.txt").exists()
     assert before == {p: p.stat().st_mtime_ns for p in finished_run.rglob("*")}
 
 
@@ -256,7 +259,7 @@ def test_training_on_measured_traces_uses_all_of_them_split_by_recording(tmp_pat
     runs = tmp_path / "runs"
     argv = ["--traces", str(traces), "--runs-dir", str(runs), "--total-steps", "1024"]
     assert train(*argv) == 0
-    tested = {row["network"] for row in rows(runs / "ppo-001" / "test_calls.csv")}
+    tested = {row["network"] for row in rows(runs / "ppo-001" / "calls.csv")}
     assert tested
     assert all(name.startswith("rec") for name in tested)
 
