@@ -40,20 +40,20 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "headline": {"PPO": {}},
     "features": {
         "PPO": {},
-        "PPO + random loss": {"network_models": ["random_loss"]},
-        "PPO + congestion": {"network_models": ["congestion"]},
-        "PPO + network type": {"network_models": ["network_type"]},
-        "PPO + all three": {"network_models": ["random_loss", "congestion", "network_type"]},
+        "PPO with random loss": {"network_models": ["random_loss"]},
+        "PPO with congestion": {"network_models": ["congestion"]},
+        "PPO with network type": {"network_models": ["network_type"]},
+        "PPO with all three": {"network_models": ["random_loss", "congestion", "network_type"]},
     },
     "actions": {
-        "PPO, rate": {},
-        "PPO, scale": {"action_mode": "scale"},
-        "PPO, config": {"action_mode": "config"},
+        "PPO rate": {},
+        "PPO scale": {"action_mode": "scale"},
+        "PPO config": {"action_mode": "config"},
     },
     "memory": {
-        "PPO, history": {},
-        "PPO, one interval": {"observation": {"history": 1}},
-        "PPO, LSTM": {"observation": {"history": 1}, "ppo": {"memory": "lstm"}},
+        "PPO history": {},
+        "PPO one interval": {"observation": {"history": 1}},
+        "PPO LSTM": {"observation": {"history": 1}, "ppo": {"memory": "lstm"}},
     },
 }
 
@@ -145,7 +145,7 @@ def study(config: StudyConfig) -> int:
             networks=config.test_networks,
             seeds=config.test_seeds,
             workers=config.workers,
-            out=config.folder / ("traces" if config.traces else "test"),
+            out=str(config.folder / ("traces" if config.traces else "test")),
         )
     )
 
