@@ -65,6 +65,13 @@ class PolicySetting:
         """
         return from_mapping(cls, values)
 
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `bwe_env.run_calls` and `bwe_env.record_calls` that it needs.
+
+        Its network models are not among them; `experiments.contenders` finds those.
+        """
+        return {"observation": self.observation, "gcc": self.gcc}
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return dataclasses.asdict(self)

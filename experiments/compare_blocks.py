@@ -20,11 +20,17 @@ import agents
 import baselines
 import bwe_env
 from agents.artifact import replace_file
+from agents.export import MANIFEST_FILE, WEIGHTS_FILE
 from bwe_env.network import Network
 from bwe_env.sim._jit import CACHE_DIRECTORY
 from experiments.ab_blocks import decode_calls, encode_calls
 from experiments.compare_results import Estimator
-from experiments.contenders import find_contender
+from experiments.contenders import (
+    GUARDED_PREFIX,
+    ONNX_PREFIX,
+    find_contender,
+    policy_folder,
+)
 from experiments.evaluation import Calls, Setting, run
 from experiments.executor import Executor
 from experiments.networks import networks_digest
@@ -83,10 +89,8 @@ def blocks_of(name: str, networks: Sequence[Network], setting: Setting) -> list[
 def _inputs(name: str, setting: Setting) -> dict[str, Any]:
     """All that calls depend on beside their networks, as JSON values."""
     contender = find_contender(name, setting.call)
-    path = Path(name)
     return {
-        # A policy is known by what is in it, wherever it lies.
-        "controller": _content_digest(path) if path.exists() else name,
+        "controller": _content(name),
         "gcc": config_to_dict(contender.gcc),
         "observation": config_to_dict(contender.observation),
         "call": config_to_dict(setting.call),
@@ -97,12 +101,17 @@ def _inputs(name: str, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _content_digest(path: Path) -> str:
-    """SHA-256 of an exported policy: of a run's selected one, a folder's, or a single file."""
-    policy = path / "policy"
-    folder = policy if policy.is_dir() else path
-    files = [path] if path.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
-    return _digest(folder, files)
+def _content(name: str) -> str:
+    """What a name stands for. A policy is known by what is in its files, wherever they lie."""
+    if name.startswith(ONNX_PREFIX):
+        path = Path(name.removeprefix(ONNX_PREFIX))
+        return ONNX_PREFIX + _digest(path.parent, [path])
+    folder = policy_folder(name)
+    if folder is None:
+        return name
+    prefix = GUARDED_PREFIX if name.startswith(GUARDED_PREFIX) else ""
+    files = [folder / file for file in (WEIGHTS_FILE, MANIFEST_FILE)]
+    return prefix + _digest(folder, files)
 
 
 @functools.cache

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: File of an exported policy, by which its folder is known.
 _POLICY_FILE = "policy.json"
+#: The name of the policy that comes with the project.
+PRETRAINED = "ppo"
 #: Before the name of a trained policy: with GCC behind it.
 GUARDED_PREFIX = "guarded:"
 #: What a model of the MMSys'24 challenge is named by, followed by its path.
@@ -81,10 +83,10 @@ def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> 
     """The controller a name means.
 
     Args:
-        name: of a baseline; or a run directory of ``experiments.train``, whose selected policy is
-            meant; or a folder with an exported policy; or ``onnx:PATH``, a model of the MMSys'24
-            challenge, which asks for the rate from the receiver's side. ``guarded:`` before a run
-            directory or a folder lets GCC take over where the policy is not at home
+        name: of a baseline; ``ppo``, the policy that comes with the project; a run directory of
+            ``experiments.train``, whose selected policy is meant; a folder with an exported policy;
+            or ``onnx:PATH``, a model of the MMSys'24 challenge, which asks for the rate from the
+            receiver's side. ``guarded:`` before a policy lets GCC take over where it is not at home
             (`agents.guard`).
         call: the calls it will play.
 
@@ -98,19 +100,34 @@ def find_contender(name: str, call: CallConfig, *, label: str | None = None) -> 
     if name.startswith(GUARDED_PREFIX):
         inner = find_contender(name.removeprefix(GUARDED_PREFIX), call, label=label or name)
         return _guarded(inner, name)
-    if not is_directory(name):
+    folder = policy_folder(name)
+    if folder is None:
         try:
             return baseline(name, call, label=label)
         except UnknownNameError:
             raise unknown_estimator(name) from None
     from agents.export import load_policy
 
-    folder = Path(name)
-    if not (folder / _POLICY_FILE).is_file():
-        folder = RunDirectory.open(name).policy
     policy = load_policy(folder, environment=ENVIRONMENT)
     policy.setting.check_call(call, name)
     return policy_contender(policy, label=label or name)
+
+
+def policy_folder(name: str) -> Path | None:
+    """Where the policy is that a name means, guarded or not; None if it means no policy.
+
+    Raises:
+        UnknownNameError: a path that is no run directory and has no policy.
+    """
+    name = name.removeprefix(GUARDED_PREFIX)
+    if name == PRETRAINED:
+        from agents.pretrained import FOLDER
+
+        return FOLDER
+    if not is_directory(name):
+        return None
+    folder = Path(name)
+    return folder if (folder / _POLICY_FILE).is_file() else RunDirectory.open(name).policy
 
 
 def onnx_contender(path: str, call: CallConfig, *, label: str) -> Contender:
@@ -146,4 +163,4 @@ def is_directory(name: str) -> bool:
 
 def unknown_estimator(name: str) -> UnknownNameError:
     """The error for a name that is neither a baseline nor a directory."""
-    return unknown_name("estimator", name, (*baselines.NAMES, "onnx:PATH", "RUN_DIR"))
+    return unknown_name("estimator", name, (*baselines.NAMES, PRETRAINED, "onnx:PATH", "RUN_DIR"))
