@@ -41,7 +41,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _NOT_COMPILED = (
     "trace/",
     "logs/",
+    "action.py",
     "env.py",
+    "errors.py",
+    "feedback.py",
+    "mmsys24.py",
+    "truth.py",
     "vector_env.py",
     "render.py",
     "live_window.py",
