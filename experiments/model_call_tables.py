@@ -20,7 +20,6 @@ from experiments.model_report import (
 from experiments.model_tables import (
     INTERVAL_TEXT,
     SURE_TEXT,
-    ReportTable,
     contest_table,
     difference_cell,
     interval_cell,
@@ -28,6 +27,7 @@ from experiments.model_tables import (
     percent,
     task_title,
 )
+from experiments.page import ReportTable
 from experiments.stats import Interval, mean_interval
 
 # --- Calls ----------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from experiments.classification import (
 )
 from experiments.model_report import ConfusionTable, Curves
 from experiments.model_scores import Importance, OperatingPoint
-from experiments.model_tables import UNKNOWN, number, task_title
+from experiments.model_tables import number, task_title
+from experiments.page import UNKNOWN
 
 #: Series in the colour-blind safe palette of Okabe and Ito (2008), without its yellow.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")

@@ -5,11 +5,12 @@ A section without tables, pictures and lines does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from agents.network_tasks import TASKS
+from experiments import page
 from experiments.model_call_tables import (
     cost_tables,
     lead_tables,
@@ -30,7 +31,6 @@ from experiments.model_report import MULTI, ConfusionTable, ModelReport
 from experiments.model_tables import (
     INTERVAL_TEXT,
     SURE_TEXT,
-    ReportTable,
     ablation_tables,
     calibration_tables,
     contestant_tables,
@@ -63,16 +63,10 @@ LOGS_TEXT = """Random loss on recordings of real calls, none of which was traine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page."""
+class Section(page.Section):
+    """A part of the page, with what draws its figures."""
 
-    anchor: str
-    title: str
-    text: str = ""
-    tables: Sequence[ReportTable] = ()
     draw: Draw = tuple
-    lines: Sequence[str] = ()
-    """items of a list"""
 
 
 def report_sections(report: ModelReport) -> list[Section]:

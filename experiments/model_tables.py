@@ -7,30 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.model_report import ABLATIONS, MODEL, ModelReport
 from experiments.model_scores import Contest
+from experiments.page import SURE, UNKNOWN, ReportTable
 from experiments.stats import Interval
 
-#: What stands where a number is not known.
-UNKNOWN = "–"
-#: Follows a difference whose interval excludes zero.
-SURE = " *"
 SURE_TEXT = "* the 95 % interval excludes zero, without a correction for how many there are."
 INTERVAL_TEXT = "Mean over seeds [95 % interval over networks]."
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportTable:
-    """Cells of one table; the first column is text."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
 
 
 # --- Cells ----------------------------------------------------------------------------------------

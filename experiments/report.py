@@ -1,10 +1,14 @@
-"""Report what was trained: ``python -m experiments.report models RUN…``.
+"""Report what was trained: ``python -m experiments.report models RUN…``, ``… results DIR``.
 
 ``models`` takes runs of ``python -m experiments.fit`` and scores their models on the test networks
 of the dataset they were trained from, beside hand-tuned rules: a page with all figures
 (``models.html``), the figures, and ``models.json``. With a single-task run and a multi-task one,
 or runs with other ``--inputs``, these are compared, too. Logs of real calls (``--logs``) are scored
 without having been trained on.
+
+``results`` takes a folder of ``python -m experiments.compare`` and makes one HTML page of it
+(``results.html``), which opens anywhere: tables, figures, calls played again, and, where they are
+given, training curves (``--runs``), ablations and robustness.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import tyro
 
@@ -26,11 +30,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Report what was trained."""
+class ModelsConfig:
+    """Report network models."""
 
-    what: tyro.conf.Positional[Literal["models"]]
-    """of what: network models"""
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """runs of experiments.fit"""
     dataset: Path | None = None
@@ -51,8 +53,36 @@ class ReportConfig:
             raise ConfigError("--threads must be at least 1.")
 
 
-def report(config: ReportConfig) -> int:
-    """Run the command; returns its exit code."""
+@dataclass(frozen=True, kw_only=True)
+class ResultsConfig:
+    """Report a comparison of estimators on one page."""
+
+    comparison: tyro.conf.Positional[Path]
+    """folder of python -m experiments.compare"""
+    traces: Path | None = None
+    """directory of the measured traces that it was made on; synthetic networks without it"""
+    runs: tuple[Path, ...] = ()
+    """run directories of experiments.train, for training curves"""
+    ablations: Path | None = None
+    """folder of CSV files with the columns variant, metric, mean, low, high"""
+    robustness: Path | None = None
+    """folder of CSV files of a robustness study"""
+    timelines: bool = True
+    """play some of the calls again and draw them"""
+    out: Path | None = None
+    """HTML file; by default results.html in the comparison's folder"""
+    threads: int = 2
+    """of the simulator; the page does not depend on it"""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConfigError("--threads must be at least 1.")
+        if self.out is not None and self.out.suffix != ".html":
+            raise ConfigError(f"--out {self.out} must be the name of an .html file.")
+
+
+def report_models(config: ModelsConfig) -> int:
+    """Run ``models``; returns its exit code."""
     import torch
 
     from experiments.model_page import print_tables, write_page
@@ -71,6 +101,44 @@ def report(config: ReportConfig) -> int:
     page = write_page(result, config.out)
     print(f"page: {page}")
     return 0
+
+
+def report_results(config: ResultsConfig) -> int:
+    """Run ``results``; returns its exit code."""
+    from experiments.results_page import PAGE_FILE, Sources, write_page
+
+    sources = Sources(
+        comparison=config.comparison,
+        traces=config.traces,
+        runs=config.runs,
+        ablations=config.ablations,
+        robustness=config.robustness,
+        timelines=config.timelines,
+        num_threads=config.threads,
+    )
+    page = write_page(sources, config.out or config.comparison / PAGE_FILE)
+    print(f"page: {page} ({page.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+Command = (
+    Annotated[ModelsConfig, tyro.conf.subcommand("models")]
+    | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Report what was trained."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Command]]
+
+
+def report(config: ReportConfig) -> int:
+    """Run the command; returns its exit code."""
+    if isinstance(config.command, ModelsConfig):
+        return report_models(config.command)
+    return report_results(config.command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

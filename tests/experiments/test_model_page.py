@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -26,46 +22,7 @@ from tests.experiments.model_reports import (
     full_report,
     interval,
 )
-
-#: Elements that have no end.
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-
-
-class Page(HTMLParser):
-    """Reads a page and keeps its elements; what is not closed in order is an error."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> ends nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def ids(self) -> list[str]:
-        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
-
-    @property
-    def text(self) -> str:
-        return "".join(self.words)
+from tests.experiments.pages import CHROMIUM, NO_CHROMIUM, Page, in_browser
 
 
 @pytest.fixture(scope="module")
@@ -221,41 +178,15 @@ def test_the_json_file_holds_the_report_s_rows(written: Path) -> None:
     assert content == json.loads(json.dumps(report.as_json()))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium and no google-chrome on PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 def test_on_a_telephone_tables_scroll_in_their_box_and_the_page_does_not(
     written: Path, tmp_path: Path
 ) -> None:
-    # A window of a browser cannot be as narrow as a telephone, a frame in it can.
-    frame = html.escape(written.read_text(encoding="utf-8"), quote=True)
-    script = """
-      const frame = document.querySelector("iframe");
-      frame.addEventListener("load", () => {
-        const inner = frame.contentDocument, root = inner.documentElement;
-        const boxes = [...inner.querySelectorAll(".scroll")];
-        document.body.textContent = "measured " + JSON.stringify({
-          page: root.scrollWidth, window: root.clientWidth,
-          scrolling: boxes.filter((box) => box.scrollWidth > box.clientWidth).length,
-          widest: Math.max(...[...inner.images].map((image) => image.width)),
-        });
-      });"""
-    outer = tmp_path / "outer.html"
-    outer.write_text(
-        f"<script>addEventListener('DOMContentLoaded', () => {{{script}}})</script>"
-        f'<iframe style="width: 390px; height: 800px; border: 0" srcdoc="{frame}"></iframe>'
-    )
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--no-first-run", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
-    result = subprocess.run(
-        [*command, "--dump-dom", outer.as_uri()], capture_output=True, text=True, timeout=60
-    )
-    found = re.search(r"measured (\{.*?\})", result.stdout)
-    assert found is not None, result.stderr[-2000:]
-    measured = json.loads(found.group(1))
+    [measured] = in_browser(written, (390,), tmp_path)
     assert measured["window"] == measured["page"] == 390
     assert measured["scrolling"] > 5
-    assert measured["widest"] <= 390
+    assert 0 < measured["widest"] <= 390
+    assert measured["broken"] == measured["requests"] == 0
 
 
 # --- Parts that are not there ---------------------------------------------------------------------
