@@ -47,7 +47,10 @@ SIDES = {"sender": SIDE_SENDER, "receiver": SIDE_RECEIVER}
 
 #: What a `SentPacket` holds, from the tuple of a row's fields.
 _SENT_FIELDS = itemgetter(
-    *(PACKET.names.index(name) for name in ("send_us", "size_bytes", "probe_cluster", "kind"))
+    *(
+        (PACKET.names or ()).index(name)
+        for name in ("send_us", "size_bytes", "probe_cluster", "kind")
+    )
 )
 _PACKET_KINDS: dict[int, PacketKind] = {
     KIND_VIDEO: "video",

@@ -231,11 +231,18 @@ def mean_chance(chances: Array, draws: Draws, runs: Array, other_runs: Array) ->
 
 def profile(calls: Array, scores: Sequence[float], draws: Draws, runs: Array) -> list[Sampled]:
     """Share of calls above each score; arguments as for `chances_to_win` and `mean`."""
-    shares = []
-    for score in scores:
-        above = np.where(np.isfinite(calls), (calls > score).astype(float), np.nan)
-        shares.append(mean(per_network(above), draws, runs))
-    return shares
+    is_call = np.isfinite(calls)
+    above = [np.where(is_call, (calls > score).astype(float), np.nan) for score in scores]
+    shares = np.stack([per_network(part) for part in above])
+    count, networks = len(scores), calls.shape[1]
+    values, kept = _where_defined(shares.reshape(-1, networks), draws)
+    if not values.size:
+        return [Sampled(math.nan, np.full(len(runs), np.nan))] * count
+    means = values.reshape(count, -1, values.shape[1]).mean(axis=1) @ kept.base
+    # One product for all scores: it reads the weights once.
+    drawn = (kept.drawn @ values.T).reshape(len(runs), count, -1) * runs[:, None, :]
+    resampled = drawn.sum(axis=2)
+    return [Sampled(float(means[i]), resampled[:, i]) for i in range(count)]
 
 
 def gap_closed(estimator: Sampled, reference: Sampled, oracle: Sampled) -> Sampled:
