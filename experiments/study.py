@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -46,12 +47,12 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "PPO with all three": {"network_models": ["random_loss", "congestion", "network_type"]},
     },
     "actions": {
-        "PPO rate": {},
+        "PPO": {},
         "PPO scale": {"action_mode": "scale"},
         "PPO config": {"action_mode": "config"},
     },
     "memory": {
-        "PPO history": {},
+        "PPO": {},
         "PPO one interval": {"observation": {"history": 1}},
         "PPO LSTM": {"observation": {"history": 1}, "ppo": {"memory": "lstm"}},
     },
@@ -68,8 +69,8 @@ class StudyConfig:
     study: tyro.conf.Positional[StudyName]
     """headline: the default agent; features: with and without network models; actions: rate, scale
     or config; memory: a history of intervals, one interval, or an LSTM"""
-    out: Path | None = None
-    """folder of the runs and of the comparison; runs/study-NAME if not given"""
+    out: Path = Path("runs/study")
+    """folder of the runs, which studies share, and of the comparison"""
     seeds: int = 5
     """training runs of each variant, with the seeds 0, 1, …"""
     total_steps: int | None = None
@@ -89,11 +90,6 @@ class StudyConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1.")
         if self.workers < 0:
             raise ConfigError("--workers must be at least 1, or 0 for one per processor.")
-
-    @property
-    def folder(self) -> Path:
-        """Where everything goes."""
-        return self.out or Path("runs") / f"study-{self.study}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +115,20 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
-        """It has learnt to the end."""
-        return (self.path / FINISHED_FILE).is_file()
+        """It has learnt to the end.
+
+        Raises:
+            ConfigError: with another configuration than this one.
+        """
+        file = self.path / FINISHED_FILE
+        if not file.is_file():
+            return False
+        if json.loads(file.read_text())["changes"] != json.loads(json.dumps(self.changes)):
+            raise ConfigError(
+                f"{self.path} was trained with other options, see {FINISHED_FILE} in it. Give "
+                "another --out, or remove that run."
+            )
+        return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +153,7 @@ def study(config: StudyConfig) -> int:
             networks=config.test_networks,
             seeds=config.test_seeds,
             workers=config.workers,
-            out=str(config.folder / ("traces" if config.traces else "test")),
+            out=str(config.out / f"{config.study}-{'traces' if config.traces else 'test'}"),
         )
     )
 
@@ -157,7 +165,7 @@ def trainings(config: StudyConfig) -> list[Training]:
         Training(
             variant=variant,
             seed=seed,
-            folder=config.folder / _folder_name(variant),
+            folder=config.out / _folder_name(variant),
             changes={**common, **changes},
         )
         for variant, changes in STUDIES[config.study].items()
@@ -219,7 +227,7 @@ def train_one(run: Training) -> str:
     if directory is None:
         raise KeyboardInterrupt
     lines = [line for line in log.read_text().splitlines() if "validation" in line]
-    write_json(directory.path / FINISHED_FILE, {"total_steps": config.total_steps})
+    write_json(directory.path / FINISHED_FILE, {"changes": run.changes})
     return lines[-1].strip() if lines else "no validation"
 
 

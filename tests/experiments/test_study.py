@@ -89,12 +89,14 @@ def test_a_run_that_was_stopped_goes_on_and_one_without_a_checkpoint_is_told(
 ) -> None:
     run = Training(variant="PPO", seed=0, folder=tmp_path, changes=TINY)
     train_one(run)
-    (run.path / "finished.json").unlink()
     longer = Training(variant="PPO", seed=0, folder=tmp_path, changes={**TINY, "total_steps": 384})
+    with pytest.raises(ConfigError, match="other options"):
+        _ = longer.is_finished
+    (run.path / "finished.json").unlink()
     train_one(longer)
     record = json.loads((run.path / "run.json").read_text())
     assert len(record["resumed"]) == 1
-    assert json.loads((run.path / "finished.json").read_text()) == {"total_steps": 384}
+    assert longer.is_finished
     (run.path / "checkpoints" / "last.zip").unlink()
     with pytest.raises(ConfigError, match="remove that folder"):
         train_one(longer)
