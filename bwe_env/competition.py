@@ -64,6 +64,8 @@ class _Group:
     envs: NDArray[np.int64]
     rows: NDArray[np.int64]
     """number of each flow within its call, less one"""
+    truth: GroundTruth
+    """of each flow's call"""
 
 
 class Competition:
@@ -144,7 +146,8 @@ class Competition:
         groups = []
         for start_us in np.unique(starts_us[is_there]).tolist():
             envs, rows = np.nonzero(is_there & (starts_us == start_us))
-            group = _Group(_copied(policy), start_us, envs, rows)
+            truth = GroundTruth(self._world, envs)
+            group = _Group(_copied(policy), start_us, envs, rows, truth)
             group.policy.reset(len(envs))
             groups.append(group)
         return groups
@@ -168,7 +171,7 @@ class Competition:
         values = decided(
             group.policy,
             self._history[group.envs, group.rows],
-            GroundTruth(self._world, group.envs),
+            group.truth,
             self._call,
             self._competitor.gcc,
         )

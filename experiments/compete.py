@@ -237,18 +237,34 @@ def _worst_table(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> A
     return make_table("the worst, and RFC 8868's limits of unfairness", header, rows)
 
 
+_COMPARED = (
+    _Shown("Jain", ("jain_index",)),
+    _Shown("first share %", ("first_share",), 0, 100.0),
+    _Shown("second share %", ("second_share",), 0, 100.0),
+    _Shown("join s", ("join_s",), 0),
+    _Shown("queue p95 ms", ("queue_delay_ms_p95",), 0),
+    _Shown("first score", ("first_score",)),
+    _Shown("second score", ("second_score",)),
+)
+
+
 def _difference_table(compared: Sequence[Difference]) -> Any:
-    told = ("jain_index", "first_share", "second_share", "join_s", "queue_delay_ms_p95")
-    told += ("first_score", "second_score")
-    by_game: dict[tuple[str, str], dict[str, Interval]] = {}
-    for one in compared:
-        by_game.setdefault((one.game, one.reference), {})[one.measure] = one.interval
-    rows = [
-        [f"{game} - ({reference})", *(v[n].text(2) if n in v else "-" for n in told)]
-        for (game, reference), v in by_game.items()
-    ]
-    title = "difference to GCC in the estimator's place, paired by link [95 % bootstrap interval]"
-    return make_table(title, ["game", *told], rows)
+    found = {(one.game, one.measure): one.interval for one in compared}
+    rows = []
+    for game in dict.fromkeys(one.game for one in compared):
+        intervals = [(found.get((game, shown.measures[0])), shown) for shown in _COMPARED]
+        rows.append([game, *(_told(interval, shown) for interval, shown in intervals)])
+    title = "less what it is with GCC in the estimator's place, paired by link"
+    header = ["game", *(shown.header for shown in _COMPARED)]
+    return make_table(title, header, rows, caption="[95 % bootstrap interval over links]")
+
+
+def _told(interval: Interval | None, shown: _Shown) -> str:
+    if interval is None:
+        return "-"
+    ends = (interval.mean, interval.low, interval.high)
+    mean, low, high = (f"{shown.factor * value:+.{shown.digits}f}" for value in ends)
+    return f"{mean} [{low}, {high}]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

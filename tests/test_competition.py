@@ -67,18 +67,24 @@ class Constant:
 
 
 class Backoff:
-    """Gives way when its queue is long, and takes more when it is short; remembers its action."""
+    """Adds 20 kbps while its queue is short, and gives way by a tenth when it is long.
+
+    It remembers its rate. Additive increase and multiplicative decrease converge to equal shares
+    (Chiu and Jain, 1989).
+    """
 
     action_mode: Literal["rate", "scale", "config"] = "rate"
 
     def reset(self, num_envs: int) -> None:
-        self.actions = np.full(num_envs, -0.2)
+        self.rates_bps = np.full(num_envs, 300e3)
 
     def act(self, observation: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
         newest = observation.reshape(len(observation), -1, NUM_FEATURES)[:, -1]
         delay = newest[:, FEATURE_NAMES.index("queue_delay")]  # -0.1: 44 ms
-        self.actions = np.where(delay > -0.1, self.actions - 0.06, self.actions + 0.01).clip(-1, 1)
-        return self.actions[:, None].astype(np.float32)
+        rates_bps = np.where(delay > -0.1, 0.9 * self.rates_bps, self.rates_bps + 20e3)
+        low, high = CALL.min_rate_bps, CALL.max_rate_bps
+        self.rates_bps = rates_bps.clip(low, high)
+        return rate_to_action(self.rates_bps, low, high)[:, None].astype(np.float32)
 
 
 class Logging(Constant):
@@ -111,7 +117,9 @@ class Fixed:
 
     def on_feedback(self, report: FeedbackReport, now_us: int) -> RateDecision:
         self.times_us.append(("report", now_us))
-        self.times_us += [("arrived", p.arrival_us) for p in report.packets if p.arrival_us]
+        self.times_us += [
+            ("arrived", p.arrival_time_us) for p in report.packets if p.arrival_time_us
+        ]
         return RateDecision(target_rate_bps=self.rate_bps)
 
     def on_timeout(self, now_us: int) -> RateDecision:
@@ -219,7 +227,7 @@ def test_two_identical_policies_share_a_link_alike() -> None:
     competitor = Competitor(controller=Backoff())
     played = run_series(network, Backoff(), competitor=competitor, call=call, seeds=tuple(range(6)))
     shares = np.array([s.flow_rates_bps[:, 300:].mean(axis=1) for s in played])
-    assert shares.sum(axis=1) == pytest.approx(2e6, rel=0.2)
+    assert (shares.sum(axis=1) > 0.7 * 2e6).all()  # the saw-tooth of giving way
     # Both react to the same queue; what is left is the phase of the cameras.
     assert (shares.min(axis=1) / shares.max(axis=1) > 0.75).all()
     assert shares[:, 0].mean() == pytest.approx(shares[:, 1].mean(), rel=0.1)
