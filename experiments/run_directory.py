@@ -38,7 +38,15 @@ T = TypeVar("T")
 ENVIRONMENT = "BandwidthEstimation-v0"
 
 #: Packages whose version can change a result.
-PACKAGES = ("numpy", "numba", "gymnasium", "torch", "stable-baselines3", "bwe-env")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "gymnasium",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "bwe-env",
+)
 #: More runs of one name than anybody keeps; the search for a free number ends there.
 MAX_RUNS = 100_000
 

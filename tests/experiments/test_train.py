@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from agents.guard import GuardedPolicy
 from agents.tags import explains
 from bwe_env import rfc8867
 from bwe_env.config import CallConfig
-from bwe_env.errors import ConfigError
+from bwe_env.errors import ArtifactError, ConfigError
 from bwe_env.observation import NUM_FEATURES
-from experiments import evaluate
+from experiments import evaluate, policy_statistics
 from experiments.compare_results import read_comparison
 from experiments.contenders import find_contender
 from experiments.run_directory import RunDirectory, write_json
@@ -169,6 +170,20 @@ def test_a_trained_run_can_be_guarded_by_what_it_saw_in_training(
     assert len(rows(out)) == 3
     with pytest.raises(ConfigError, match="only a trained policy can be guarded"):
         find_contender("guarded:gcc", CallConfig())
+
+
+def test_statistics_that_are_measured_later_are_those_of_training(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(finished_run, run)
+    path = run / "policy" / "policy.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in before.items() if k != "statistics"}))
+    with pytest.raises(ArtifactError, match=r"experiments\.policy_statistics RUN"):
+        find_contender(f"guarded:{run}", CallConfig(duration_s=4.0))
+    assert policy_statistics.main([str(run)]) == 0
+    assert json.loads(path.read_text()) == before
 
 
 def test_a_trained_run_plays_a_suite_at_the_rates_it_learnt(
