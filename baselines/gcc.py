@@ -29,6 +29,9 @@ PRESETS: dict[str, GccParameters] = {
         threshold_gain_up=0.009394,
         trendline_gain=3.34,
     ),
+    # The pacing and the short congestion window that trained policies are played with
+    # (experiments.train): what of their gain comes from there.
+    "gcc-short-window": GccParameters(pacing_factor=2.5, cwnd_queue_s=0.03),
     # The loss-based controller before version 2: 2 % and 10 % rules of RTCP receiver reports.
     "gcc-classic-loss": GccParameters(loss_estimator="classic"),
     # The acknowledged rate before the robust throughput estimator.
