@@ -1,6 +1,6 @@
 """Two in one queue: a controller with its like, with GCC, and with TCP.
 
-    python -m experiments.compete --estimator runs/ppo-001 --out DIR
+    python -m experiments.compete --estimator PPO=runs/ppo-001 --out DIR
     python -m experiments.compete --estimator gcc --out DIR
 
 The first call has a link for itself for 30 s; then somebody joins it: a call under the same
@@ -47,7 +47,7 @@ class CompeteConfig:
     """Let a controller share a queue with itself, with GCC and with TCP."""
 
     estimator: str
-    """a baseline (gcc, constant:RATE_BPS, …) or a run directory"""
+    """a baseline, ppo, or a run directory; LABEL=NAME names it in tables"""
     out: Path
     """folder for games.csv (one row per game, link and seed), differences.csv and tables.txt"""
     seeds: int = 3
@@ -76,7 +76,8 @@ def compete(config: CompeteConfig) -> int:
     for name in (GAMES_CSV, DIFFERENCES_CSV, TABLES):
         refuse_existing(config.out / name, overwrite=config.overwrite)
     call = CallConfig(duration_s=DURATION_S, max_rate_bps=config.max_rate_bps)
-    estimator = find_contender(config.estimator, call)
+    label, _, name = config.estimator.rpartition("=")
+    estimator = find_contender(name, call, label=label or None)
     gcc = baseline("gcc", call)
     pairs = games(estimator, gcc)
     columns = _play_all([game for game, _ in pairs], config, call)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agents.pretrained import FOLDER
 from bwe_env.config import CallConfig
 from bwe_env.errors import ArtifactError, ConfigError, UnknownNameError
 from bwe_env.trace import networks
@@ -387,3 +389,19 @@ def test_an_unknown_reference_names_the_estimators() -> None:
             title="",
             options=Options(reference="gc"),
         )
+
+
+def test_blocks_are_known_by_what_is_in_a_policy_wherever_it_lies(tmp_path: Path) -> None:
+    network = NETWORKS[:1]
+    copy = tmp_path / "copy"
+    shutil.copytree(FOLDER, copy)
+
+    def key(name: str) -> str:
+        return blocks_of(name, network, Setting(seeds=(0,)))[0].key
+
+    assert key(str(copy)) == key("ppo")
+    assert key(f"guarded:{copy}") not in (key("ppo"), key("gcc"))
+    manifest = json.loads((copy / "policy.json").read_text())
+    manifest["extra"]["note"] = "changed"
+    (copy / "policy.json").write_text(json.dumps(manifest))
+    assert key(str(copy)) != key("ppo")
