@@ -30,7 +30,7 @@ from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
 from bwe_env.units import bps_to_mbps
 from experiments.cli import EXIT_INTERRUPTED, run_command
-from experiments.delivered_models import ModelName
+from experiments.delivered_models import ModelName, model_folder
 from experiments.networks import NetworkSets, measured_sets, synthetic_sets
 from experiments.run_directory import ENVIRONMENT, RunDirectory, config_to_dict
 
@@ -126,6 +126,9 @@ class TrainConfig:
     ppo: PpoConfig = field(default_factory=PpoConfig)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "network_models", tuple(self.network_models))
+        for model in self.network_models:
+            model_folder(model)  # raises for an unknown one
         for name in ("validation_seeds", "test_seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if not getattr(self, name):
