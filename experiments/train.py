@@ -28,7 +28,6 @@ from bwe_env.errors import ArtifactError, ConfigError
 from bwe_env.gcc import GccParameters
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
-from bwe_env.units import bps_to_mbps
 from experiments.cli import EXIT_INTERRUPTED, run_command
 from experiments.delivered_models import ModelName, model_folder
 from experiments.networks import NetworkSets, measured_sets, synthetic_sets
@@ -51,21 +50,6 @@ if TYPE_CHECKING:
 
 #: Options that may differ when a run is resumed: they change how long and how fast, not what.
 RESUMABLE_OPTIONS = ("resume", "total_steps", "num_threads", "ppo.torch_threads")
-
-#: Constant rates among which the best is chosen on the validation networks: three per factor of
-#: ten, as far as a call's range goes. Ours.
-CONSTANT_RATES_BPS = (
-    100_000,
-    200_000,
-    300_000,
-    500_000,
-    700_000,
-    1_000_000,
-    1_500_000,
-    2_000_000,
-    3_000_000,
-    5_000_000,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig) -> int:
     """One training run from start (or checkpoint) to the final table."""
+    from experiments.final_table import report
+
     started_s = time.monotonic()
     run = learn_run(config)
     if run is None:
@@ -186,7 +172,7 @@ def learn_run(config: TrainConfig) -> RunDirectory | None:
         print(f"run directory {run.path}", flush=True)
         if not _learn(config, run, sets):
             return None
-        add_statistics(run, sets.train, _setting(config, config.validation_seeds))
+        add_statistics(run, sets.train, setting_of(config, config.validation_seeds))
         return run
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -273,7 +259,8 @@ def _checkpoint(run: RunDirectory) -> Path:
 # --- Learning -------------------------------------------------------------------------------------
 
 
-def _setting(config: TrainConfig, seeds: tuple[int, ...]) -> Setting:
+def setting_of(config: TrainConfig, seeds: tuple[int, ...]) -> Setting:
+    """What the calls of a run share, whoever plays them."""
     from experiments.evaluation import Setting
 
     return Setting(
@@ -439,7 +426,7 @@ def _validation(config: TrainConfig, sets: NetworkSets) -> Any:
     from experiments import evaluation
     from experiments.contenders import baseline
 
-    setting = _setting(config, config.validation_seeds)
+    setting = setting_of(config, config.validation_seeds)
     networks = {network.name: network for network in sets.validation}
 
     def run(policy: PolicyEstimator | None) -> ValidationCalls:
@@ -460,51 +447,6 @@ def say_if_compiling() -> None:
 
     if not any(CACHE_DIRECTORY.rglob("*.nbi")):
         print("compiling the simulator, once per version (under a minute) …", flush=True)
-
-
-# --- The final table ------------------------------------------------------------------------------
-
-
-def report(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> None:
-    """Judge the selected policy on the test networks beside the baselines; print and store it."""
-    from agents.callbacks import write_final_metrics
-    from agents.export import load_policy, read_manifest
-    from experiments import evaluation
-    from experiments.compare import inputs, write_results
-    from experiments.compare_analysis import Options, compare_calls
-    from experiments.compare_results import Estimator
-    from experiments.contenders import baseline
-
-    call = config.call
-    policy = load_policy(run.policy, environment=ENVIRONMENT)
-    validation = _setting(config, config.validation_seeds)
-    rates = [r for r in CONSTANT_RATES_BPS if call.min_rate_bps <= r <= call.max_rate_bps]
-    constant = evaluation.best_contender(
-        [baseline(f"constant:{rate}", call) for rate in rates or [call.start_rate_bps]],
-        sets.validation,
-        validation,
-    )
-    agent = _agent(policy)
-    contenders = [agent, baseline("gcc", call), constant, baseline("oracle", call)]
-    setting, options = _setting(config, config.test_seeds), Options()
-    played = {c.label: [evaluation.run(c, sets.test, setting)] for c in contenders}
-    found = compare_calls(
-        played,
-        [
-            Estimator(label=c.label, runs=(str(run.path) if c is agent else c.label,))
-            for c in contenders
-        ],
-        title=(
-            f"{len(sets.test)} test networks, calls of {call.duration_s:g} s with seeds "
-            f"{', '.join(map(str, config.test_seeds))}, at most "
-            f"{bps_to_mbps(call.max_rate_bps):g} Mbps; 95 % bootstrap intervals over networks"
-        ),
-        options=options,
-        inputs=inputs(sets.test, setting, options),
-    )
-    write_results(run.path, found, played)
-    steps = int(read_manifest(run.policy)["extra"]["steps"])
-    write_final_metrics(run.tensorboard, played["PPO"][0], played["gcc"][0], steps=steps)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_run_leaves_everything_needed_to_understand_and_repeat_it(finished_run
     assert len(rows(finished_run / "validations.csv")) == 2
 
 
-def test_the_final_table_compares_agent_gcc_constant_and_oracle_on_the_same_test_calls(
+def test_the_final_table_compares_the_agent_with_baselines_on_the_same_test_calls(
     finished_run: Path,
 ) -> None:
     calls: dict[str, list[tuple[str, str]]] = {}
@@ -79,8 +79,9 @@ def test_the_final_table_compares_agent_gcc_constant_and_oracle_on_the_same_test
         calls.setdefault(row["estimator"], []).append((row["network"], row["seed"]))
     controllers = list(calls)
     assert controllers[:2] == ["PPO", "gcc"]
-    assert controllers[2].startswith("constant:")
-    assert controllers[3] == "oracle"
+    assert controllers[2:4] == ["gcc-tuned", "gcc-short-window"]
+    assert controllers[4].startswith("constant:")
+    assert controllers[5:] == ["oracle"]
     assert all(played == calls["PPO"] for played in calls.values())
     assert {name.split("-")[0] for name, _ in calls["PPO"]} == {"test"}
     text = (finished_run / "compare.txt").read_text()
