@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from bwe_env.config import CallConfig, LinkConfig, LossConfig, PathConfig, TcpTraffic
 from bwe_env.feedback import FeedbackReport, PacketResult, SentPacket
 from bwe_env.network import Network
@@ -16,6 +18,14 @@ CALL = CallConfig(duration_s=40.0)
 #: Intervals after which a call has settled.
 SETTLED = slice(200, None)
 PROPAGATION_US = 25_000
+#: 1 Mbps with nothing at all from 6 s to 10 s.
+OUTAGE = Trace(
+    name="outage",
+    network_type="pattern",
+    source="these tests",
+    duration_us=np.array([6_000_000, 4_000_000, 50_000_000]),
+    capacity_bps=np.array([1e6, 0.0, 1e6]),
+)
 
 
 def link(

@@ -19,7 +19,7 @@ from baselines.delivery_rate import DeliveryRateSampler, LostPacket, RateSample,
 from baselines.flight import Flight
 from bwe_env.config import CallConfig
 from bwe_env.trace import Trace
-from tests.baselines.estimator_calls import link
+from tests.baselines.estimator_calls import OUTAGE, link
 from tests.baselines.watched_calls import CALL, packet, play, report
 from tests.test_external import make_world
 
@@ -333,14 +333,7 @@ def test_no_more_than_a_packet_is_in_flight_beyond_the_window() -> None:
 
 
 def test_an_outage_ends_in_timeouts_and_then_goes_on() -> None:
-    trace = Trace(
-        name="outage",
-        network_type="pattern",
-        source="this test",
-        duration_us=np.array([6_000_000, 4_000_000, 50_000_000]),
-        capacity_bps=np.array([1e6, 0.0, 1e6]),
-    )
-    played = play(Bbr, link(trace, queue_limit_s=QUEUE_S), duration_s=20.0)
+    played = play(Bbr, link(OUTAGE, queue_limit_s=QUEUE_S), duration_s=20.0)
     assert played.mean("target_rate_bps", 9.0, 10.0) == CALL.min_rate_bps
     assert played.mean("receive_rate_bps", 15.0, 20.0) > 0.75e6
 

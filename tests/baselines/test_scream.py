@@ -16,7 +16,7 @@ from baselines import scream_equations as eq
 from baselines.scream import Scream
 from bwe_env.config import CallConfig
 from bwe_env.trace import Trace
-from tests.baselines.estimator_calls import link
+from tests.baselines.estimator_calls import OUTAGE, link
 from tests.baselines.watched_calls import CALL, packet, play, report
 from tests.test_external import make_world
 
@@ -374,14 +374,7 @@ def test_the_reckoned_rtp_queue_is_the_pacers(capacity_bps: float) -> None:
 
 
 def test_lost_feedback_for_seconds_does_not_stop_it_for_ever() -> None:
-    trace = Trace(
-        name="outage",
-        network_type="pattern",
-        source="this test",
-        duration_us=np.array([6_000_000, 4_000_000, 50_000_000]),
-        capacity_bps=np.array([1e6, 0.0, 1e6]),
-    )
-    played = play(Scream, link(trace, queue_limit_s=QUEUE_S), duration_s=25.0)
+    played = play(Scream, link(OUTAGE, queue_limit_s=QUEUE_S), duration_s=25.0)
     assert played.mean("target_rate_bps", 9.0, 10.0) < 0.2e6
     assert played.mean("receive_rate_bps", 18.0, 25.0) > 0.4e6
 
