@@ -64,6 +64,8 @@ class PpoConfig:
     """gradients are scaled down to this norm"""
     log_std_init: float = -1.0
     """log of the first exploration noise; e^-1 is 18 % of the action's range"""
+    anneal_exploration: bool = True
+    """lets the noise fall over the run; without it the optimizer finds its size"""
     log_std_final: float = -3.0
     """log of the last; falls linearly over the run. Left to itself the noise ends near e^-1.7, half
     a nat of rate from one interval to the next: what is learnt under it is no policy for calls

@@ -27,13 +27,15 @@ import tyro
 from bwe_env.config import from_mapping
 from bwe_env.errors import ConfigError
 from experiments.cli import run_command
+from experiments.compare_results import read_comparison
 from experiments.executor import make_executor
 from experiments.run_directory import config_to_dict, write_json
+from experiments.tables import write_csv
 
 # Read when torch loads OpenMP: its threads would spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-StudyName = Literal["headline", "features", "actions", "memory"]
+StudyName = Literal["headline", "features", "actions", "memory", "reward", "sender"]
 
 #: What each variant changes of `experiments.train`'s defaults, as nested JSON values. The first of
 #: a study is the one that the others are compared with.
@@ -51,6 +53,21 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "PPO scale": {"action_mode": "scale"},
         "PPO config": {"action_mode": "config"},
     },
+    "reward": {
+        "PPO": {},
+        "PPO without freeze": {"reward": {"freeze": 0.0}},
+        "PPO without delay": {"reward": {"delay": 0.0}},
+        "PPO without loss": {"reward": {"loss": 0.0}},
+        "PPO without rate change": {"reward": {"rate_change": 0.0}},
+    },
+    "sender": {
+        "PPO": {},
+        "PPO with window in training": {
+            "training_gcc": {"cwnd_enabled": True, "cwnd_queue_s": 0.03, "pacing_factor": 2.5}
+        },
+        "PPO without window": {"gcc": {"cwnd_enabled": False, "pacing_factor": 1.1}},
+        "PPO with free noise": {"ppo": {"anneal_exploration": False}},
+    },
     "memory": {
         "PPO": {},
         "PPO one interval": {"observation": {"history": 1}},
@@ -58,6 +75,8 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+#: Folder of one CSV file per study, in that of the runs.
+TABLES_FOLDER = "tables"
 #: Written into a run's folder when it has learnt to the end.
 FINISHED_FILE = "finished.json"
 
@@ -68,7 +87,8 @@ class StudyConfig:
 
     study: tyro.conf.Positional[StudyName]
     """headline: the default agent; features: with and without network models; actions: rate, scale
-    or config; memory: a history of intervals, one interval, or an LSTM"""
+    or config; memory: a history of intervals, one interval, or an LSTM; reward: without one of its
+    terms; sender: congestion window and exploration noise otherwise"""
     out: Path = Path("runs/study")
     """folder of the runs, which studies share, and of the comparison"""
     seeds: int = 5
@@ -146,16 +166,41 @@ def study(config: StudyConfig) -> int:
         f"{variant}={','.join(str(run.path) for run in runs if run.variant == variant)}"
         for variant in STUDIES[config.study]
     ]
-    return compare(
+    folder = config.out / f"{config.study}-{'traces' if config.traces else 'test'}"
+    first, *others = STUDIES[config.study]
+    code = compare(
         CompareConfig(
             estimators=("gcc", *estimators, "oracle", "oracle-future"),
             traces=None if config.traces is None else str(config.traces),
             networks=config.test_networks,
             seeds=config.test_seeds,
             workers=config.workers,
-            out=str(config.out / f"{config.study}-{'traces' if config.traces else 'test'}"),
+            # Variants are compared with the default agent; that alone, with GCC.
+            reference=first if others else "gcc",
+            out=str(folder),
         )
     )
+    if code == 0 and others:
+        tables = config.out / TABLES_FOLDER
+        tables.mkdir(exist_ok=True)
+        write_csv(tables / f"{folder.name}.csv", variant_columns(folder, others))
+    return code
+
+
+def variant_columns(folder: Path, variants: Sequence[str]) -> dict[str, list[Any]]:
+    """What each variant adds to the first one, over all calls, for ``report results --ablations``.
+
+    Args:
+        folder: of the comparison.
+    """
+    found = read_comparison(folder)
+    rows = [
+        (value.estimator, value.metric, value.value, value.low, value.high)
+        for value in found.values
+        if value.statistic == "difference" and value.subset == "all" and value.estimator in variants
+    ]
+    names = ("variant", "metric", "mean", "low", "high")
+    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
 
 
 def trainings(config: StudyConfig) -> list[Training]:

@@ -373,13 +373,16 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
         report=progress.say,
     )
     description = DescriptionCallback(config_to_dict(config))
+    exploration = []
+    if config.ppo.anneal_exploration:
+        exploration = [ExplorationCallback(config.ppo.log_std_init, config.ppo.log_std_final)]
     started_s, started_steps = time.monotonic(), model.num_timesteps
     try:
         model.learn(
             remaining,
             callback=[
                 description,
-                ExplorationCallback(config.ppo.log_std_init, config.ppo.log_std_final),
+                *exploration,
                 StepMetricsCallback(),
                 validation,
                 progress,
