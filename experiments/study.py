@@ -75,6 +75,16 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+#: Who plays beside the variants: what runs in the compiled loop, and is fast.
+BASELINES = (
+    "gcc",
+    "gcc-tuned",
+    "gcc-classic-loss",
+    "gcc-classic-rate",
+    "gcc-short-window",
+    "constant:1000000",
+)
+ORACLES = ("oracle", "oracle-future")
 #: Folder of one CSV file per study, in that of the runs.
 TABLES_FOLDER = "tables"
 #: Written into a run's folder when it has learnt to the end.
@@ -170,7 +180,7 @@ def study(config: StudyConfig) -> int:
     first, *others = STUDIES[config.study]
     code = compare(
         CompareConfig(
-            estimators=("gcc", *estimators, "oracle", "oracle-future"),
+            estimators=(*BASELINES, *estimators, *ORACLES),
             traces=None if config.traces is None else str(config.traces),
             networks=config.test_networks,
             seeds=config.test_seeds,
