@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from agents.curriculum import GapCurriculum
 from bwe_env.errors import ConfigError
+
+#: Sets the draws of networks apart from the random numbers of sub-env 0, which has the same seed.
+_CURRICULUM_STREAM = 1
 
 
 class Sb3VecEnv(VecEnv):
@@ -32,20 +36,41 @@ class Sb3VecEnv(VecEnv):
         stagger_steps: spreads the lengths of the first calls evenly over 1…`stagger_steps` steps.
             All calls start together; without it, rollouts shorter than a call would train on its
             first seconds only, then all on the next ones. 0 for off.
+        curriculum: draws the network of every call, and is told what finished calls have reached;
+            without it the environment draws them itself.
+        call_duration_s: scheduled time of a call, by which a curriculum's rewards are per second.
+
+    First calls under staggering tell a curriculum nothing, also where they drop before their cut:
+    of the cut ones only the first seconds are known, and if those that drop counted alone, their
+    networks would look worse than they are. Calls that begin anywhere in their trace count: a
+    baseline measured over the whole trace expects the same of them on average.
 
     Attributes:
         step_info: arrays of the last step, one value per sub-env, e.g. ``step_info["video_mos"]``.
 
     Raises:
-        ConfigError: the environment resets finished sub-envs by itself.
+        ConfigError: the environment resets finished sub-envs by itself; or a curriculum without
+            the duration of a call.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], *, stagger_steps: int = 0) -> None:
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        *,
+        stagger_steps: int = 0,
+        curriculum: GapCurriculum | None = None,
+        call_duration_s: float | None = None,
+    ) -> None:
         mode = env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.DISABLED:
             raise ConfigError(
                 f"Sb3VecEnv restarts finished calls itself, but the environment has autoreset_mode="
                 f'{mode!r}; make it with autoreset_mode="disabled".'
+            )
+        if curriculum is not None and call_duration_s is None:
+            raise ConfigError(
+                "a curriculum compares rewards per second of scheduled time; give Sb3VecEnv "
+                "call_duration_s as well."
             )
         self.env = env
         self.step_info: dict[str, NDArray[Any]] = {}
@@ -55,11 +80,22 @@ class Sb3VecEnv(VecEnv):
         self._steps = 0
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+        self._curriculum = curriculum
+        self._call_duration_s = call_duration_s or 1.0
+        self._generator = np.random.default_rng()
+        self._network_index = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: NDArray[Any] = np.zeros((self.num_envs, *env.single_action_space.shape))
 
     def reset(self) -> NDArray[np.float32]:
         """Start every call anew."""
-        observation, _ = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
+        seed = self._seeds[0]
+        if seed is not None:
+            sequence = np.random.SeedSequence(seed, spawn_key=(_CURRICULUM_STREAM,))
+            self._generator = np.random.default_rng(sequence)
+        options = {**self._drawn(np.ones(self.num_envs, dtype=np.bool_)), **self._options[0]}
+        if "network_index" in options:
+            self._network_index[:] = options["network_index"]
+        observation, _ = self.env.reset(seed=seed, options=options or None)
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0.0
@@ -107,11 +143,28 @@ class Sb3VecEnv(VecEnv):
             if not is_cut[i]:
                 episode = {"r": float(self._returns[i]), "l": int(self._lengths[i])}
                 infos[i]["episode"] = episode
-        fresh, _ = self.env.reset(options={"reset_mask": ended})
+        self._tell_curriculum(ended)
+        fresh, _ = self.env.reset(options={"reset_mask": ended, **self._drawn(ended)})
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
         self._first_length[ended] = 0
         return np.where(ended[:, None], fresh, observation)
+
+    def _tell_curriculum(self, ended: NDArray[np.bool_]) -> None:
+        if self._curriculum is None:
+            return
+        for i in np.flatnonzero(ended & (self._first_length == 0)):
+            # A dropped call was charged for what it had left: its time is the scheduled one too.
+            mean_reward = float(self._returns[i]) / self._call_duration_s
+            self._curriculum.record(int(self._network_index[i]), mean_reward)
+
+    def _drawn(self, begins: NDArray[np.bool_]) -> dict[str, Any]:
+        """The option of `reset` that says which networks calls begin on; none if not ours."""
+        if self._curriculum is None:
+            return {}
+        drawn = self._curriculum.draw(int(begins.sum()), self._generator)
+        self._network_index[begins] = drawn
+        return {"network_index": self._network_index.copy()}
 
     def close(self) -> None:
         """Release the environment."""

@@ -35,6 +35,13 @@ _GROUPS = {
     "or least above; the agent above, GCC below, on the same axes",
     "call/median": "IMAGES: the call in the middle of the same order",
     "call/best": "IMAGES: the call at its other end",
+    "curriculum/mean_gap": "with a curriculum: GCC's reward per second less the agent's in its "
+    "last training calls, exploration included; mean over the networks played. Above 0 the agent "
+    "lags",
+    "curriculum/effective_networks": "how many networks the draws are spread over: 1 / sum of p², "
+    "with p the probability of each network; all of them while p is uniform",
+    "curriculum/top_type_share": "share of the draws that the most drawn network type has",
+    "curriculum/played_ratio": "share of the training networks on which a call has ended",
     "rollout/ep_rew_mean": "sum of rewards of the last 100 training calls that ended",
     "rollout/ep_len_mean": "steps of these calls",
     "time/fps": "environment steps per second of wall time, learning included",

@@ -35,7 +35,7 @@ from experiments.tables import write_csv
 # Read when torch loads OpenMP: its threads would spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-StudyName = Literal["headline", "features", "actions", "memory", "reward", "sender"]
+StudyName = Literal["headline", "features", "actions", "memory", "reward", "sender", "curriculum"]
 
 #: What each variant changes of `experiments.train`'s defaults, as nested JSON values. The first of
 #: a study is the one that the others are compared with.
@@ -52,6 +52,17 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "PPO": {},
         "PPO scale": {"action_mode": "scale"},
         "PPO config": {"action_mode": "config"},
+    },
+    "curriculum": {
+        "PPO": {},
+        "PPO with curriculum": {"curriculum": "gap"},
+        "PPO with randomisation": {
+            "randomisation": {
+                "capacity_scale": [0.5, 2.0],
+                "delay_scale": [0.7, 1.5],
+                "queue_scale": [0.5, 2.0],
+            }
+        },
     },
     "reward": {
         "PPO": {},
@@ -98,7 +109,8 @@ class StudyConfig:
     study: tyro.conf.Positional[StudyName]
     """headline: the default agent; features: with and without network models; actions: rate, scale
     or config; memory: a history of intervals, one interval, or an LSTM; reward: without one of its
-    terms; sender: congestion window and exploration noise otherwise"""
+    terms; sender: congestion window and exploration noise otherwise; curriculum: networks drawn by
+    the gap to GCC, or varied at random"""
     out: Path = Path("runs/study")
     """folder of the runs, which studies share, and of the comparison"""
     seeds: int = 5

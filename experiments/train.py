@@ -19,12 +19,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from agents.curriculum import CurriculumName
 from agents.ppo import PpoConfig
 from bwe_env.action import ActionMode
 from bwe_env.config import CallConfig, RandomisationConfig
-from bwe_env.errors import ArtifactError, ConfigError
+from bwe_env.errors import ArtifactError, ConfigError, unknown_name
 from bwe_env.gcc import GccParameters
 from bwe_env.observation import ObservationConfig
 from bwe_env.reward import RewardConfig
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
     from agents.callbacks import ProgressCallback
+    from agents.curriculum import GapCurriculum
     from agents.policy_estimator import PolicyEstimator
     from agents.policy_setting import PolicySetting
     from bwe_env.render import Timeline
@@ -88,6 +90,10 @@ class TrainConfig:
     )
     """of training calls: they begin anywhere in their trace, validation and test calls at its
     start"""
+    curriculum: CurriculumName = "none"
+    """gap: training networks are drawn more often where the agent's reward lags behind GCC's most
+    (GCC plays them first, as they are: scales of --randomisation change the agent's calls only).
+    none: all equally often"""
     num_threads: int = 2
     """threads of the simulator; results do not depend on it"""
     call: CallConfig = field(default_factory=CallConfig)
@@ -113,6 +119,8 @@ class TrainConfig:
         object.__setattr__(self, "network_models", tuple(self.network_models))
         for model in self.network_models:
             model_folder(model)  # raises for an unknown one
+        if self.curriculum not in get_args(CurriculumName):
+            raise unknown_name("curriculum", self.curriculum, get_args(CurriculumName))
         for name in ("validation_seeds", "test_seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if not getattr(self, name):
@@ -293,7 +301,9 @@ def policy_setting(config: TrainConfig) -> PolicySetting:
     )
 
 
-def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
+def make_env(
+    config: TrainConfig, sets: NetworkSets, *, curriculum: GapCurriculum | None = None
+) -> Any:
     """The training environment, as the agent sees it."""
     from agents.sb3_vec_env import Sb3VecEnv
     from bwe_env import BandwidthEstimationVectorEnv
@@ -314,7 +324,12 @@ def make_env(config: TrainConfig, sets: NetworkSets) -> Any:
         num_threads=config.num_threads,
         autoreset_mode="disabled",
     )
-    return Sb3VecEnv(env, stagger_steps=config.call.steps)
+    return Sb3VecEnv(
+        env,
+        stagger_steps=config.call.steps,
+        curriculum=curriculum,
+        call_duration_s=config.call.duration_s,
+    )
 
 
 def _make_or_load(config: TrainConfig, run: RunDirectory, env: Any) -> OnPolicyAlgorithm:
@@ -325,7 +340,7 @@ def _make_or_load(config: TrainConfig, run: RunDirectory, env: Any) -> OnPolicyA
     if config.resume is None:
         return make_ppo(env, config.ppo, seed=seed)
     model = load_ppo(_checkpoint(run), env, config.ppo)
-    # Calls begin anew: the simulator's state is no part of a checkpoint.
+    # Calls begin anew: the simulator's state is no part of a checkpoint. A curriculum goes on.
     model.set_random_seed(seed)
     return model
 
@@ -351,10 +366,12 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
         StepMetricsCallback,
         ValidationCallback,
     )
+    from experiments.curriculum import curriculum_callbacks, make_curriculum
     from experiments.tables import write_csv
 
     say_if_compiling()
-    env = make_env(config, sets)
+    curriculum = make_curriculum(config, run, sets.train)
+    env = make_env(config, sets, curriculum=curriculum)
     model = _make_or_load(config, run, env)
     model.set_logger(_logger(run))
     remaining = config.total_steps - model.num_timesteps
@@ -384,6 +401,7 @@ def _learn(config: TrainConfig, run: RunDirectory, sets: NetworkSets) -> bool:
                 description,
                 *exploration,
                 StepMetricsCallback(),
+                *curriculum_callbacks(curriculum, run, sets.train),
                 validation,
                 progress,
             ],

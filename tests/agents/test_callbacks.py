@@ -320,7 +320,7 @@ def test_exploration_noise_falls_linearly_whatever_the_optimizer_does(model: Any
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
-            seen.append(float(self.model.policy.log_std[0]))
+            seen.append(float(self.model.policy.log_std[0].detach()))
             return True
 
     model.learn(64, callback=[ExplorationCallback(-1.0, -3.0), Watch()])

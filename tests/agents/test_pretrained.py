@@ -24,7 +24,7 @@ def test_it_belongs_to_this_environment_and_its_folder_is_small_and_holds_no_cod
 
 def test_its_model_card_says_how_it_was_trained_and_selected() -> None:
     card = (FOLDER / "README.md").read_text()
-    seed = 7
+    seed = 1
     for word in ("python -m experiments.train", f"--seed {seed}", "validation", "test networks"):
         assert word in card
     assert not any(place in card for place in ("/tmp", "/home", "/work"))
