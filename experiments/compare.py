@@ -29,7 +29,7 @@ from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
 from experiments.compare_analysis import Options, compare_calls
 from experiments.compare_blocks import play
-from experiments.compare_results import Comparison, Estimator, write_comparison
+from experiments.compare_results import COMPARISON_TEXT, Comparison, Estimator, write_comparison
 from experiments.compare_statistics import COMPARE_RESAMPLES
 from experiments.compare_tables import call_columns, profile_columns, summary_columns, tables
 from experiments.contenders import is_directory
@@ -195,7 +195,7 @@ def write_results(
     write_csv(directory / "summary.csv", summary_columns(comparison))
     write_csv(directory / "profiles.csv", profile_columns(comparison))
     write_comparison(directory, comparison)
-    show(*tables(comparison), file=directory / "compare.txt")
+    show(*tables(comparison), file=directory / COMPARISON_TEXT)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ FORMAT = "bwe-env comparison"
 SCHEMA_VERSION = 1
 COMPARISON_FILE = "compare.json"
 
+#: The tables as printed.
+COMPARISON_TEXT = "compare.txt"
 #: Names in `Value.statistic`.
 STATISTICS = (
     "mean",

@@ -23,6 +23,7 @@ import tyro
 from bwe_env.errors import ConfigError
 from bwe_env.units import bps_to_kbps
 from experiments.cli import run_command
+from experiments.compare_results import COMPARISON_TEXT
 from experiments.run_directory import ENVIRONMENT, RunDirectory
 from experiments.tables import refuse_existing
 
@@ -39,6 +40,8 @@ class ExportConfig:
     """folder to make, with the policy and a model card"""
     onnx: Path | None = None
     """ONNX file to write (needs the export extra)"""
+    note: str = ""
+    """a paragraph for the model card, e.g. how this run was chosen among others"""
     overwrite: bool = False
     """replace what exists"""
 
@@ -58,11 +61,12 @@ def export(config: ExportConfig) -> int:
 
     run = RunDirectory.open(config.run)
     policy = load_policy(run.policy, environment=ENVIRONMENT)
-    if config.onnx is not None:
+    # A file that goes into the folder of --out comes to exist with it, or not at all.
+    if config.onnx is not None and config.onnx.parent != config.out:
         refuse_existing(config.onnx, overwrite=config.overwrite)
     if config.out is not None:
         _copy_policy(run, config.out, overwrite=config.overwrite)
-        (config.out / CARD_FILE).write_text(model_card(run))
+        (config.out / CARD_FILE).write_text(model_card(run, note=config.note))
         print(f"policy and model card in {config.out}")
     if config.onnx is not None:
         export_policy_onnx(policy, config.onnx)
@@ -85,8 +89,12 @@ def _copy_policy(run: RunDirectory, folder: Path, *, overwrite: bool) -> None:
 # --- The model card -------------------------------------------------------------------------------
 
 
-def model_card(run: RunDirectory) -> str:
-    """What the policy is, how it was trained and selected, and what came out, as Markdown."""
+def model_card(run: RunDirectory, *, note: str = "") -> str:
+    """What the policy is, how it was trained and selected, and what came out, as Markdown.
+
+    Args:
+        note: a paragraph about its selection.
+    """
     from agents.export import read_manifest
 
     manifest, record = read_manifest(run.policy), run.record
@@ -94,7 +102,7 @@ def model_card(run: RunDirectory) -> str:
         f"# Policy of {run.path.resolve().name}",
         _description(manifest),
         "## How it was trained\n\n" + _training(record),
-        "## How it was selected\n\n" + _selection(run, manifest),
+        "## How it was selected\n\n" + _selection(run, manifest) + (f"\n\n{note}" if note else ""),
         *_results(run),
         "## How to use it\n\n"
         "    python -m experiments.evaluate --estimator FOLDER --split test\n\n"
@@ -132,11 +140,17 @@ def _training(record: dict[str, Any]) -> str:
         f"- {name} networks: {digest}" for name, digest in sorted(record["networks"].items())
     )
     return (
-        f"    {shlex.join(record['command'])}\n\n"
+        f"    {_command(record)}\n\n"
         f"- begun {record['started']}, taken up again {len(record['resumed'])} times\n"
         f"- commit {commit}\n- seeds: {seeds}\n- versions: {versions}\n{digests}\n\n"
         "The digests are those of everything that makes up a list of networks."
     )
+
+
+def _command(record: dict[str, Any]) -> str:
+    """The command as anybody would write it: without the place of this machine's interpreter."""
+    interpreter, *rest = record["command"]
+    return shlex.join([Path(interpreter).name, *rest])
 
 
 def _selection(run: RunDirectory, manifest: dict[str, Any]) -> str:
@@ -169,7 +183,7 @@ def _cell(text: str) -> str:
 
 
 def _results(run: RunDirectory) -> list[str]:
-    path = run.path / "results.txt"
+    path = run.path / COMPARISON_TEXT
     if not path.is_file():
         return ["## Results\n\nThe run has not come to its final table yet."]
     indented = "\n".join("    " + line for line in path.read_text().rstrip().splitlines())

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> RunDirectory:
     save_policy(made.policy, policy, environment=ENVIRONMENT, extra=extra)
     (made.path / "validations.csv").write_text("steps,mean_reward\n2048.0,0.25\n4096.0,0.321\n")
     (made.path / "validations-1.csv").write_text("steps,mean_reward\n6144.0,0.3111\n")
-    (made.path / "results.txt").write_text("PPO - gcc  +0.123\n")
+    (made.path / "compare.txt").write_text("PPO - gcc  +0.123\n")
     return made
 
 
