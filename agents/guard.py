@@ -13,9 +13,10 @@ is held for longer each time.
 In mode "rate" GCC runs in the policy's shadow: it sees the feedback of what is sent but has no
 probes of its own, so it finds free capacity later than where it drives alone. How much that costs
 at most was measured on the 60 synthetic validation networks (one call of 60 s each), with a policy
-that asks for the shadow's target all the time: 38 % of the capacity used instead of 55 %, 0.33
-[0.27, 0.38] less call score, freezes as often (+0.03 points [-0.71, +0.85]). A fallback is as safe
-as GCC, but not as good: it is meant to be rare. Modes "scale" and "config" do not pay this price.
+that asks for the shadow's target all the time: 38 % of the capacity used instead of 55 %, 0.30
+[0.24, 0.35] less call score, and at that lower rate fewer freezes (-0.87 points [-1.48, -0.25]). A
+fallback is as safe as GCC, but not as good: it is meant to be rare. Modes "scale" and "config" do
+not pay this price.
 """
 
 from __future__ import annotations
