@@ -143,7 +143,8 @@ class GapCurriculum:
 
     def draw(self, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """Networks for `count` calls that begin now, independent of each other."""
-        return generator.choice(len(self), size=count, p=self.probabilities)
+        drawn: NDArray[np.int64] = generator.choice(len(self), size=count, p=self.probabilities)
+        return drawn
 
     # --- To go on later -----------------------------------------------------------------------
 
@@ -185,4 +186,5 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rank of each value as a share of their number, inside 0 … 1; equal values share theirs."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     middles = np.cumsum(counts) - counts / 2.0
-    return middles[group] / len(values)  # type: ignore[no-any-return]
+    shares: NDArray[np.float64] = middles[group] / len(values)
+    return shares

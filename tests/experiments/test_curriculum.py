@@ -23,7 +23,7 @@ from experiments.run_directory import RunDirectory
 from experiments.train import TrainConfig, learn_run
 from tests.experiments.test_train import read_events
 
-#: 128 decisions in each of 8 calls side by side; calls of 2 s end after 20.
+#: 128 decisions in each of 8 calls side by side; calls of 4 s end after 40.
 CONFIG = TrainConfig(
     curriculum="gap",
     total_steps=1024,
@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
     validation_networks=6,
     test_networks=6,
     num_threads=1,
-    call=CallConfig(duration_s=2.0),
+    call=CallConfig(duration_s=4.0),
     ppo=PpoConfig(num_envs=8, n_steps=32, batch_size=256, n_epochs=1, torch_threads=1),
 )
 
@@ -57,8 +57,8 @@ def test_a_run_keeps_what_gcc_and_the_agent_reached_on_each_training_network(
     assert content["networks"] == [network.name for network in train]
     assert content["network_types"] == [network.network_type for network in train]
     assert content["baseline_rewards"] == baseline_rewards(CONFIG, train).tolist()
-    # First calls of 3, 5, 8 … 20 steps do not count; then one ends every 20 of the 128.
-    assert sum(content["calls"]) == sum((128 - first) // 20 for first in (3, 5, 8, 10, 13, 15)) + 10
+    # First calls do not count; then one ends every 40 of the 128 steps.
+    assert sum(content["calls"]) == sum((128 - first) // 40 for first in range(5, 45, 5))
     assert learnt.load_config(TrainConfig).curriculum == "gap"
 
 
