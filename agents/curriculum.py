@@ -136,7 +136,8 @@ class GapCurriculum:
         # Less 1, the largest rank, so that no temperature overflows.
         weights = np.exp((_ranks(self.gaps) - 1.0) / self._temperature)
         share_gap = 1.0 - self._share_uniform
-        return self._share_uniform / len(self) + share_gap * weights / weights.sum()
+        p: NDArray[np.float64] = share_gap * weights / weights.sum()
+        return p + self._share_uniform / len(self)
 
     @property
     def effective_networks(self) -> float:
