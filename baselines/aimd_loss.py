@@ -2,9 +2,9 @@
 
 The rules of draft-ietf-rmcat-gcc-02 section 6: below 2 % loss the rate grows, up to 10 % it holds,
 above it falls by half the loss. As the 2 % and 10 % leave room for loss that is not congestion, it
-fills the queue of every link until a tenth of all packets is dropped: a baseline for what delay
-signals are worth. `bwe_env.gcc.loss_based_classic` is libwebrtc's compiled version, which acts in
-GCC and bounds its delay-based half.
+fills the queue of every link until 2 to 10 % of all packets are dropped, and stays there: a
+baseline for what delay signals are worth. `bwe_env.gcc.loss_based_classic` is libwebrtc's compiled
+version, which acts in GCC and bounds its delay-based half.
 
 Known deviations from the draft:
 

@@ -1,6 +1,6 @@
 """BBR for media: version 3 of draft-ietf-ccwg-bbr-05, sender side.
 
-Taken from the draft as it stands: Startup (2.77), Drain (0.5), ProbeBW with DOWN (0.9), CRUISE
+Taken from the draft: Startup (2.77), Drain (0.5), ProbeBW with DOWN (0.9), CRUISE
 (1.0), REFILL (1.0) and UP (1.25), ProbeRTT (half a bandwidth-delay product for 0.2 s when no lower
 round trip was met for 5 s); the maximum of delivery rates over two cycles of ProbeBW (version 1
 took ten round trips) and the minimum of round trips over 10 s; windows of 2 (UP: 2.25) products
@@ -31,6 +31,8 @@ Differences to the draft:
 - The first pacing rate is 2.77 times the call's start rate, not of ten packets per millisecond, and
   in Startup the target is no lower than the start rate, as the pacing rate is never lowered there.
 - A Startup ended by loss does not wait for a round in recovery: there is no such state here.
+- With the round after a probe its samples end, too (`bw_probe_samples`, `ack_phase`), as in -06: in
+  -05 both stay as they are, and any later loss bounds `inflight_longterm`.
 - The random parts of the time between probes follow a fixed sequence (an estimator has no dice).
 - Without a report for 1 s (RFC 6298 section 2.4) a timeout lets one packet more leave, as the draft
   says of an RTO; the media target is the minimum until a report comes. Ours.
@@ -293,6 +295,7 @@ class Bbr:
             self._ack_phase = AckPhase.PROBE_FEEDBACK
         if model.round_start and self._ack_phase is AckPhase.PROBE_STOPPING:
             self._ack_phase = AckPhase.INIT
+            self._has_probe_samples = False  # losses from now on are of packets after the probe
             if self.state in PROBE_BW_STATES and not rs.is_app_limited:
                 model.advance_max_bw_filter()
         if is_inflight_too_high(rs.lost_bytes, rs.tx_in_flight_bytes):
@@ -373,6 +376,7 @@ class Bbr:
     def _restart_from_idle(self, now_us: int) -> None:
         """BBRHandleRestartFromIdle."""
         self._idle_restart = True
+        self.model.restart_aggregation(now_us)
         if self.state in PROBE_BW_STATES:
             self._pacing_bps = pacing_rate_bps(1.0, self.model.bw_bps)
         elif self.state is State.PROBE_RTT:
@@ -421,8 +425,10 @@ class Bbr:
         if self.state is State.STARTUP:
             target_bps = max(MEDIA_RATE_SHARE * self.model.bw_bps, self._start_rate_bps)
         else:
-            gain = min(1.0, math.prod(GAINS[self.state]))
-            target_bps = MEDIA_RATE_SHARE * min(gain * self.model.bw_bps, self._blocked_rate_bps)
+            # Either gain lets no more through: 0.5 of Drain is not made good by a window of 2.
+            share = MEDIA_RATE_SHARE * math.prod(min(1.0, gain) for gain in GAINS[self.state])
+            most_bps = MEDIA_RATE_SHARE * self._blocked_rate_bps
+            target_bps = min(share * self.model.bw_bps, most_bps)
         return max(self._min_rate_bps, min(self._max_rate_bps, target_bps))
 
     def _decide(self, now_us: int) -> RateDecision:

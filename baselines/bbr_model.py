@@ -285,6 +285,10 @@ class PathModel:
             self.min_rtt_us = self._probe_rtt_min_delay_us
             self._min_rtt_stamp_us = self.probe_rtt_min_stamp_us
 
+    def restart_aggregation(self, now_us: int) -> None:
+        """A flow that was idle sends again: the silence is no aggregation, §5.4.1."""
+        self._extra_interval_start_us = now_us
+
     def update_aggregation(self, rs: RateSample, cwnd_bytes: float, now_us: int) -> None:
         """BBRUpdateACKAggregation, §5.5.9."""
         elapsed_us = now_us - self._extra_interval_start_us

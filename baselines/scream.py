@@ -12,10 +12,10 @@ Differences to the RFC, because of what an estimator is told and asked for:
 - No ECN: reports do not carry it, so BETA_ECN has no place.
 - The RTP queue is not visible. It is reckoned from what the encoder should have made since the
   queue was last known to be empty (`baselines.flight`): the target over that time, less what left,
-  less a frame that is still in the making (1/30 s). `rate_media` is what left and what this queue
-  grew by. An encoder that misses its target for long while the window is full misleads it, and
-  frames that a sender skips then count as queued; no more than 2 s are, the limit of the pacer of
-  libwebrtc, whose sender skips frames beyond.
+  less a frame that is still in the making (an interval of the call's frames). `rate_media` is what
+  left and what this queue grew by. An encoder that misses its target for long while the window is
+  full misleads it, and frames that a sender skips then count as queued; no more than 2 s are, the
+  limit of the pacer of libwebrtc, whose sender skips frames beyond.
 - The target starts at the call's start rate, not at 0, and the first window and pacing rate hold
   until the first report, as there is no `s_rtt` before.
 - `target_bitrate_last_max` is the target at a loss event and whenever `qdelay_trend` rises through
@@ -75,8 +75,6 @@ from bwe_env.units import BITS_PER_BYTE, s_to_us, us_to_s
 RTT_WEIGHT = 1.0 / 8.0
 #: Longest interval between reports that RFC 8298 section 4.2.1 allows, twice 400 ms, s.
 LONGEST_FEEDBACK_INTERVAL = 0.8
-#: A frame of this length may be in the making while none waits, s. Ours: 30 frames per second.
-FRAME_INTERVAL = 1.0 / 30.0
 #: The RTP queue holds no more than this, s (libwebrtc kMaxExpectedQueueLength).
 RTP_QUEUE_LIMIT = 2.0
 #: Slots of `max_bytes_in_flight`'s sliding window. Ours.
@@ -97,6 +95,7 @@ class Scream:
         self._compensates_competing_flows = compensates_competing_flows
         self._target_bitrate_min = float(call.min_rate_bps)
         self._target_bitrate_max = float(call.max_rate_bps)
+        self._frame_interval = 1.0 / call.video.frame_rate_hz  # s; a frame may be in the making
         self.target_bitrate = float(call.start_rate_bps)
         self.target_bitrate_last_max = 1.0  # "initialized to 1 bps"
         self.cwnd = float(MIN_CWND)
@@ -295,13 +294,14 @@ class Scream:
         self._queued_bits = self.rtp_queue_bits
         self._rates_media.append(rate_media)
         current_rate = max(rate_transmit, rate_ack)
+        in_the_making = self._frame_interval * self.target_bitrate
         target = target_bitrate_update(
             self.target_bitrate,
             target_bitrate_last_max=self.target_bitrate_last_max,
             in_fast_increase=self.in_fast_increase,
             current_rate=current_rate,
             trend=self.qdelay_trend,
-            rtp_queue_bits=max(0.0, self.rtp_queue_bits - FRAME_INTERVAL * self.target_bitrate),
+            rtp_queue_bits=max(0.0, self.rtp_queue_bits - in_the_making),
         )
         limit = rate_media_limit(
             current_rate, rate_media, median(self._rates_media), self.qdelay_trend_mem

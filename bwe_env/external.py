@@ -32,6 +32,7 @@ from bwe_env.sim.packet import (
     PACKET,
     REPORT_LOST,
     REPORT_LOST_AGAIN,
+    REPORT_RECEIVED,
     REPORT_RECEIVED_NOW,
 )
 from bwe_env.sim.receive import send_decision
@@ -213,8 +214,9 @@ class ExternalEstimators:
                 results.append(PacketResult(self._sent(asked, seq), arrival_us))
             elif row["report_state"] in (REPORT_LOST, REPORT_LOST_AGAIN):
                 results.append(PacketResult(self._sent(asked, seq), None))
+        built_us = _by_receiver_clock_us(flow, int(flow["report_built_us"]))
         return FeedbackReport(
-            built_us=int(flow["report_built_us"]) - asked.start_us,
+            built_us=built_us - asked.start_us,
             packets=tuple(results),
             bytes_in_flight=int(flow["history"]["in_flight_bytes"]),
         )
@@ -236,8 +238,21 @@ class ExternalEstimators:
                 asked.overtaken.append(seq)
             arrived = row["fate"] == FATE_DELIVERED
             if arrived or seq >= asked.told:
-                arrival_us = int(row["arrival_us"]) - asked.start_us if arrived else None
+                arrival_us = _arrival_us(flow, row) - asked.start_us if arrived else None
                 results.append(PacketResult(self._sent(asked, seq), arrival_us))
         asked.told = newest + 1
-        told_us = now_us - asked.start_us
+        told_us = _by_receiver_clock_us(flow, now_us) - asked.start_us
         return FeedbackReport(built_us=told_us, packets=tuple(results), bytes_in_flight=0)
+
+
+def _by_receiver_clock_us(flow: Record, time_us: int) -> int:
+    """A true time as the receiver's clock shows it."""
+    return time_us + int(time_us * float(flow["clock_skew"]))
+
+
+def _arrival_us(flow: Record, row: Record) -> int:
+    """When a packet arrived, by the receiver's clock; a report to the sender has left it so."""
+    arrival_us = int(row["arrival_us"])
+    if row["report_state"] in (REPORT_RECEIVED_NOW, REPORT_RECEIVED):
+        return arrival_us
+    return _by_receiver_clock_us(flow, arrival_us)

@@ -40,7 +40,7 @@ class FeedbackReport:
     """One transport-wide feedback report, or (receiver-side) one interval of arrivals."""
 
     built_us: int
-    """when the receiver built it"""
+    """when the receiver built it, on its clock"""
     packets: tuple[PacketResult, ...]
     """in order of sequence number; packets reported as received before are left out, one reported
     as missing may come in a later report, missing again or received after all"""

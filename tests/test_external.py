@@ -15,6 +15,7 @@ from bwe_env.action import rate_to_action
 from bwe_env.config import (
     AudioConfig,
     CallConfig,
+    FeedbackConfig,
     JitterConfig,
     LinkConfig,
     LossConfig,
@@ -32,7 +33,13 @@ from bwe_env.reward import RewardConfig
 from bwe_env.rollout import run_calls
 from bwe_env.sim.call import STATUS_ACTIVE
 from bwe_env.sim.flow import CONTROLLER_EXTERNAL
-from bwe_env.sim.packet import FATE_DELIVERED, KIND_PADDING, PACKET
+from bwe_env.sim.packet import (
+    FATE_DELIVERED,
+    KIND_PADDING,
+    PACKET,
+    REPORT_RECEIVED,
+    REPORT_RECEIVED_NOW,
+)
 from bwe_env.sim.state import World
 from bwe_env.trace import constant
 
@@ -348,6 +355,38 @@ def test_a_receiver_sees_every_arrival_once_and_gaps_as_losses() -> None:
         # And nothing that has arrived is held back.
         newest = np.flatnonzero((rows["arrival_us"] <= now_us) & (rows["fate"] == FATE_DELIVERED))
         assert report.packets[-1].sent.seq == newest[-1]
+
+
+@pytest.mark.parametrize("skew_ppm", [-1_000.0, 1_000.0])
+def test_all_times_of_a_report_to_the_sender_are_by_the_receivers_clock(skew_ppm: float) -> None:
+    estimator = Fixed()
+    call = replace(CALL, feedback=FeedbackConfig(clock_skew_ppm=skew_ppm))
+    _, estimators = make_world(lambda: estimator, call=call)
+    estimators.advance(5_000_000)
+    for report, now_us in estimator.reports:
+        shown_us = (now_us - REVERSE_US) * (1.0 + 1e-6 * skew_ppm)
+        assert abs(report.built_us - shown_us) <= 1
+        waits_us = [report.built_us - (p.arrival_time_us or 0) for p in report.received]
+        assert min(waits_us) >= -126  # a report tells of ticks of 250 us
+        assert max(waits_us) < 300_000
+
+
+@pytest.mark.parametrize("skew_ppm", [-1_000.0, 1_000.0])
+def test_a_receiver_tells_all_times_by_its_own_clock(skew_ppm: float) -> None:
+    estimator = AtReceiver()
+    call = replace(CALL, feedback=FeedbackConfig(clock_skew_ppm=skew_ppm))
+    world, estimators = make_world(lambda: estimator, call=call)
+    estimators.advance(5_000_000)
+    rows = sent_rows(world)
+    told_us = [p.arrival_time_us for report, _ in estimator.reports for p in report.received]
+    # Reports to the sender put some arrivals on that clock before they are told of, others after.
+    assert told_us == sorted(told_us)  # type: ignore[type-var]
+    for report, now_us in estimator.reports:
+        assert abs(report.built_us - now_us * (1.0 + 1e-6 * skew_ppm)) <= 1
+        for result in report.received:
+            row = rows[result.sent.seq]
+            if row["report_state"] in (REPORT_RECEIVED_NOW, REPORT_RECEIVED):
+                assert result.arrival_time_us == row["arrival_us"]
 
 
 @pytest.mark.parametrize("factory", [Fixed, AtReceiver])

@@ -235,6 +235,46 @@ def test_a_sender_that_may_send_and_does_not_has_nothing_to_send() -> None:
     assert flight.is_dry(1_010_001)
 
 
+# --- The estimator by hand ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "share"),
+    [
+        (State.DRAIN, 0.5),
+        (State.DOWN, 0.9),
+        (State.CRUISE, 1.0),
+        (State.REFILL, 1.0),
+        (State.UP, 1.0),
+        (State.PROBE_RTT, 0.5),
+    ],
+)
+def test_the_media_gets_no_more_than_pacing_or_window_let_through(
+    state: State, share: float
+) -> None:
+    estimator = Bbr(CALL)
+    estimator.state = state
+    estimator.model.bw_bps = 1e6
+    target_bps = estimator.on_timeout(1).target_rate_bps
+    assert target_bps == pytest.approx(MEDIA_RATE_SHARE * share * 1e6)
+
+
+@pytest.mark.parametrize("round_is_over", [False, True])
+def test_losses_bound_the_long_term_until_the_round_after_a_probe_is_over(
+    round_is_over: bool,
+) -> None:
+    estimator = Bbr(CALL)
+    estimator.model.bw_bps, estimator.model.min_rtt_us = 2e6, 50_000
+    estimator.model.full_bw_reached = True
+    estimator._start_up(RateSample())
+    estimator._start_down(1_000_000)
+    estimator.model.round_start = round_is_over
+    estimator._adapt_longterm_model(RateSample())
+    # One of ten packets in flight: 10 %.
+    estimator._on_lost(LostPacket(7, 1_200, 12_000, 1_200, False), RateSample(), 1_100_000)
+    assert math.isinf(estimator.model.inflight_longterm) == round_is_over
+
+
 # --- In calls -------------------------------------------------------------------------------------
 
 

@@ -222,7 +222,7 @@ def test_ramp_up_causes_no_more_queue_than_qbound_allows() -> None:
     assert played.steps["target_rate_bps"][:100].max() > 2e6
 
 
-def test_a_drop_of_capacity_is_followed_and_a_rise_is_used() -> None:
+def test_a_drop_of_capacity_is_followed_where_the_queue_holds_a_second() -> None:
     (played,) = play(Nada, [link(square(2.5e6, 1e6, half_period_s=20.0), queue_limit_s=1.0)])
     target_bps = played.steps["target_rate_bps"]
     assert target_bps[150:200].mean() > 2e6

@@ -265,6 +265,21 @@ def test_factories_pickle_and_know_the_limits_of_the_call() -> None:
     assert estimator.on_timeout(1).target_rate_bps == 200_000
 
 
+def test_a_frame_in_the_making_is_as_long_as_the_call_says_and_no_queue() -> None:
+    # 1/15 s at the target of 300 kbps are 20 kbit: no queue at 15 frames per second, but one of
+    # 10 kbit, 33 ms, at 30.
+    targets = {}
+    for rate_hz in (15.0, 30.0):
+        call = replace(CALL, video=replace(CALL.video, frame_rate_hz=rate_hz))
+        estimator = Scream(call)
+        estimator.in_fast_increase = False
+        estimator.on_timeout(1)
+        estimator.on_packet_sent(packet(0, 200_001 - 66_667, 7_500), 200_001 - 66_667)
+        estimator.flight.is_window_full = True
+        targets[rate_hz] = estimator.on_timeout(200_001).target_rate_bps
+    assert targets[30.0] < targets[15.0]
+
+
 # --- In calls -------------------------------------------------------------------------------------
 
 
