@@ -11,7 +11,9 @@ Known deviations from RFC 8698:
   sender, on the receiver's clock. Its interval is what the reports allow: the first one at least
   DELTA after the last update counts, where reports come up to 250 ms apart.
 - The rate starts at the call's start rate instead of RMIN (section 4.3), as a call's other
-  controllers do. RMIN and RMAX are the call's minimum and maximum.
+  controllers do. RMIN and RMAX are the call's minimum and maximum: 6 Mbps rather than the 1.5 of
+  Figure 3, so that a slow link rests at a longer queue. A PRIO of 0.25, which gives (5) the RMAX of
+  Figure 3, freezes less and scores lower on 60 validation networks (2.93 against 3.01 MOS).
 - There is no rate-shaping buffer (section 5.2.1): its place is taken by the simulated sender's
   pacer, whose length a controller does not know. FPS, BETA_V and BETA_S have no meaning then: video
   is coded and sent at the reference rate.

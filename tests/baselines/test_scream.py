@@ -310,7 +310,7 @@ def test_it_leaves_fast_increase_when_the_trend_says_so(steady: Any) -> None:
 
 def test_without_competing_flows_compensation_the_delay_target_stays_at_its_least() -> None:
     fixed = play(
-        lambda call: Scream(call, compensates_competing_flows=False),
+        Scream,
         link(1e6, queue_limit_s=QUEUE_S),
         state_of=lambda e: e.qdelay_target_s,
     )
