@@ -78,6 +78,7 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
         ArtifactError: missing, damaged, of another environment version, or weights that do not
             match their digest or the architecture.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     from agents.observation_statistics import ObservationStatistics
@@ -107,7 +108,15 @@ def load_policy(directory: str | Path, *, environment: str) -> Any:
         statistics = None
         if "statistics" in manifest:
             statistics = ObservationStatistics.from_json(manifest["statistics"])
-    except (KeyError, TypeError, RuntimeError, ConfigError, UnknownNameError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        ConfigError,
+        UnknownNameError,
+    ) as error:
         raise ArtifactError(f"{folder}: weights and manifest do not fit: {error}.") from error
     return estimator(network, architecture, setting=setting, statistics=statistics)
 

@@ -144,7 +144,9 @@ def measure_statistics(calls: Sequence[NDArray[np.float32]]) -> ObservationStati
     Raises:
         ConfigError: fewer than two calls, or calls that end within the warm-up.
     """
-    fitted, judged = calls[::2], calls[1::2]
+    # By chance: in lists of networks, every second one may be of the same few types.
+    order = np.random.default_rng(0).permutation(len(calls))
+    fitted, judged = ([calls[i] for i in order[part::2]] for part in (0, 1))
     if not judged:
         raise ConfigError(f"{len(calls)} call(s) cannot be halved; give at least 2.")
     rows = np.concatenate(fitted)

@@ -242,6 +242,11 @@ def _play(
     """Run every network with every seed, a batch at a time, networks outermost."""
     check_controller(controller)
     check_targetable(targeting, getattr(controller, "action_mode", "rate"))
+    if targeting is not None and competitor is not None and is_factory(competitor.controller):
+        raise ConfigError(
+            "targeting beside competing calls under a Python estimator is not simulated; let them "
+            "be under GCC or a policy, or leave targeting out."
+        )
     gcc = gcc or GccParameters()
     if len(networks) == 0 or len(seeds) == 0:
         raise ConfigError("calls need at least one network and one seed.")

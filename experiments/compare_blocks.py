@@ -77,7 +77,7 @@ def blocks_of(name: str, networks: Sequence[Network], setting: Setting) -> list[
         ArtifactError: its policy cannot be played.
         ConfigError: it does not fit the calls.
     """
-    inputs = _inputs(name, setting)
+    inputs = call_inputs(name, setting)
     blocks = []
     for first in range(0, len(networks), BLOCK_NETWORKS):
         some = tuple(networks[first : first + BLOCK_NETWORKS])
@@ -86,8 +86,8 @@ def blocks_of(name: str, networks: Sequence[Network], setting: Setting) -> list[
     return blocks
 
 
-def _inputs(name: str, setting: Setting) -> dict[str, Any]:
-    """All that calls depend on beside their networks, as JSON values."""
+def call_inputs(name: str, setting: Setting) -> dict[str, Any]:
+    """All that a named estimator's calls depend on beside their networks, as JSON values."""
     contender = find_contender(name, setting.call)
     return {
         "controller": _content(name),

@@ -29,7 +29,7 @@ from bwe_env.rfc8867 import suite as published_suite
 from bwe_env.scenario import read_scenarios
 from bwe_env.units import bps_to_mbps
 from experiments.cli import run_command
-from experiments.contenders import find_contender, is_directory
+from experiments.contenders import find_contender, policy_folder
 from experiments.networks import named_networks
 from experiments.tables import make_table, refuse_existing, show, write_csv
 
@@ -117,7 +117,7 @@ def evaluate_suite(config: EvaluateConfig, name: str) -> int:
 
     call = CallConfig(max_rate_bps=config.max_rate_bps)
     fixed = ["scenarios", "traces", "split", "networks", "duration_s"]
-    if not is_directory(config.estimator):
+    if policy_folder(config.estimator) is None:
         call = scenarios[0].call  # an agent, though, has to have the rates it was trained for
         fixed.append("max_rate_bps")
     _refuse_options(config, fixed, f"suite {name!r}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bwe_env.competition import Competitor
 from bwe_env.config import CallConfig
 from bwe_env.metrics import FIELD_METRICS, FieldMetric
 from bwe_env.network import Network
@@ -63,6 +64,8 @@ def run(
         observation=contender.observation,
         gcc=contender.gcc,
         network_models=contender.network_models,
+        # Of the others in the queue, the same for all contenders: GCC as it comes.
+        competitor=Competitor() if any(n.competing_calls for n in networks) else None,
         num_threads=setting.num_threads,
         progress=progress,
         on_call=on_call,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agents.policy_estimator import PolicyEstimator
     from experiments.evaluation import Setting
 
-#: Training networks whose calls are looked at, from the first on: 20 of each type. Ours.
+#: Training networks whose calls are looked at, drawn from all of them. Ours.
 STATISTICS_NETWORKS = 120
 
 
@@ -62,7 +62,7 @@ def add_statistics(run: RunDirectory, networks: Sequence[Network], setting: Sett
     """Measure the selected policy of a run, write it anew with the statistics, and tell of them.
 
     Args:
-        networks: those it was trained on; the first `STATISTICS_NETWORKS` are played once.
+        networks: those it was trained on; `STATISTICS_NETWORKS` of them are played once.
         setting: of the calls.
     """
     from agents.export import load_policy, read_manifest, save_policy
@@ -70,7 +70,8 @@ def add_statistics(run: RunDirectory, networks: Sequence[Network], setting: Sett
     from agents.observation_statistics import measure_statistics
 
     policy = load_policy(run.policy, environment=ENVIRONMENT)
-    calls = recorded_features(policy, networks[:STATISTICS_NETWORKS], setting)
+    drawn = np.random.default_rng(0).permutation(len(networks))[:STATISTICS_NETWORKS]
+    calls = recorded_features(policy, [networks[i] for i in sorted(drawn)], setting)
     statistics = measure_statistics(calls)
     shares = guarded_shares(calls, statistics, interval_s=policy.setting.interval_s)
     policy.statistics = replace(statistics, guarded_share=shares)

@@ -16,7 +16,6 @@ Interrupted sweeps go on where they stopped when the same command is given again
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -31,10 +30,11 @@ from bwe_env.config import CallConfig
 from bwe_env.errors import ArtifactError, ConfigError, unknown_name
 from bwe_env.trace.catalog import networks as synthetic_networks
 from experiments.cli import run_command
-from experiments.contenders import Contender, find_contender
+from experiments.compare_blocks import call_inputs
+from experiments.contenders import find_contender
 from experiments.executor import make_executor
 from experiments.robustness_networks import AXES, Point, points
-from experiments.run_directory import write_json
+from experiments.run_directory import fingerprint, write_json
 from experiments.tables import show, write_csv
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def robustness(config: RobustnessConfig, executor: Executor | None = None) -> in
     started_s = time.monotonic()
     named = labels(config.estimators)
     # All of them first: what cannot be played is said before anything is.
-    contenders = {label: find_contender(name, config.call) for label, name in named.items()}
-    open_folder(config, named, contenders)
+    for name in named.values():
+        find_contender(name, config.call)
+    open_folder(config, named)
     play_all(
         make_tasks(config, named), config.out, executor or make_executor(workers=config.workers)
     )
@@ -175,14 +176,14 @@ def make_tasks(config: RobustnessConfig, named: dict[str, str]) -> list[Task]:
     return list(tasks.values())
 
 
-def open_folder(
-    config: RobustnessConfig, named: dict[str, str], contenders: dict[str, Contender]
-) -> None:
+def open_folder(config: RobustnessConfig, named: dict[str, str]) -> None:
     """Make the folder, or check that the same sweep was begun there.
 
     Raises:
         ConfigError: another one was.
     """
+    from experiments.evaluation import Setting
+
     path = config.out / "config.json"
     content = {
         "duration_s": config.duration_s,
@@ -190,7 +191,10 @@ def open_folder(
         "max_rate_bps": config.max_rate_bps,
         "networks": config.networks,
         "seeds": config.seeds,
-        "weights": {label: _weights_digest(c.controller) for label, c in contenders.items()},
+        "inputs": {
+            label: fingerprint(call_inputs(name, Setting(call=config.call)))
+            for label, name in named.items()
+        },
     }
     if path.is_file():
         known = json.loads(path.read_text())
@@ -205,17 +209,6 @@ def open_folder(
         raise ConfigError(f"{config.out} is not empty and holds no sweep; give another --out.")
     (config.out / "calls").mkdir(parents=True)
     write_json(path, content)
-
-
-def _weights_digest(controller: Any) -> str:
-    """Of a trained policy, guarded or not; empty for others."""
-    network = getattr(getattr(controller, "policy", controller), "network", None)
-    if network is None:
-        return ""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def play_all(tasks: Sequence[Task], folder: Path, executor: Executor) -> None:

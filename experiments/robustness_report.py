@@ -147,8 +147,8 @@ def _verdict(label: str, found: list[Result]) -> str:
             for r in found
             if r.metric is metric and r.is_worse
         ]
-        worse.append(f"in {metric.shown.header}: {', '.join(where) or 'nowhere'}")
-    return f"{label} falls below GCC {'; '.join(worse)}"
+        worse.append(f"in {metric.shown.header}: {', '.join(where) or 'not shown anywhere'}")
+    return f"{label} is shown to fall below GCC {'; '.join(worse)}"
 
 
 # --- Figures --------------------------------------------------------------------------------------

@@ -74,9 +74,10 @@ STUDIES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sender": {
         "PPO": {},
         "PPO with window in training": {
-            "training_gcc": {"cwnd_enabled": True, "cwnd_queue_s": 0.03, "pacing_factor": 2.5}
+            "training_gcc": {"cwnd_enabled": True, "cwnd_queue_s": 0.03}
         },
-        "PPO without window": {"gcc": {"cwnd_enabled": False, "pacing_factor": 1.1}},
+        "PPO without window": {"gcc": {"cwnd_enabled": False}},
+        "PPO with GCC's pacing": {"gcc": {"pacing_factor": 1.1}},
         "PPO with free noise": {"ppo": {"anneal_exploration": False}},
     },
     "memory": {

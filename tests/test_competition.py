@@ -463,3 +463,13 @@ def test_a_policy_beside_an_estimator_decides_as_it_does_beside_gcc() -> None:
     actions = 2.0 * np.log(ages / 0.1) / np.log(120.0 / 0.1) - 1.0
     expected = action_to_rate(actions, CALL.min_rate_bps, CALL.max_rate_bps)
     assert played.steps["target_rate_bps"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_targeting_beside_a_competing_estimator_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is not simulated"):
+        run_calls(
+            [Network(trace=constant(1e6), competing_calls=1)],
+            "gcc",
+            targeting=object(),  # type: ignore[arg-type]
+            competitor=Competitor(controller=lambda: None),  # type: ignore[arg-type,return-value]
+        )

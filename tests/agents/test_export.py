@@ -126,3 +126,15 @@ def test_a_folder_without_a_readable_policy_is_refused(tmp_path: Path, content: 
 def test_observations_of_another_length_are_refused(policy: PolicyEstimator) -> None:
     with pytest.raises(ArtifactError, match="length 40, these have 41"):
         policy.act(np.zeros((2, 41), dtype=np.float32), np.zeros(2))
+
+
+@pytest.mark.parametrize("change", [{"hidden_sizes": ["x"]}, {"outputs": -1}, {"inputs": "many"}])
+def test_a_manifest_that_makes_no_network_is_refused(
+    policy: PolicyEstimator, tmp_path: Path, change: dict[str, object]
+) -> None:
+    save_policy(tmp_path, policy, environment=ENVIRONMENT)
+    manifest = json.loads((tmp_path / "policy.json").read_text())
+    manifest["mlp"] |= change
+    (tmp_path / "policy.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError):
+        load_policy(tmp_path, environment=ENVIRONMENT)

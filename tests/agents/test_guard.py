@@ -332,3 +332,17 @@ def test_a_guarded_policy_that_always_wants_the_maximum_does_not_kill_a_call_of_
     assert (with_guard["call_score"] > without["call_score"] + 0.3).all()
     assert (with_guard["freeze_ratio"] < 0.5 * without["freeze_ratio"]).all()
     assert (gcc["call_score"] > with_guard["call_score"]).all()
+
+
+def test_statistics_take_every_type_of_a_list_that_names_types_in_turn() -> None:
+    # Calls of two kinds in turn: halves of every second one would each know one kind only.
+    generator = np.random.default_rng(5)
+    calls = []
+    for number in range(40):
+        call = generator.normal(0.5 if number % 2 else -0.5, 0.05, (60, NUM_FEATURES))
+        call[:, FEATURE_NAMES.index("call_time")] = 0.9
+        calls.append(call.astype(np.float32))
+    statistics = measure_statistics(calls)
+    scores = statistics.score(np.concatenate(calls))
+    exceeded = float(np.mean(scores > statistics.quantile(0.99)))
+    assert exceeded == pytest.approx(0.01, abs=0.01)

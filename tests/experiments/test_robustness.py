@@ -137,8 +137,8 @@ def test_a_sweep_says_where_a_controller_falls_below_gcc(tmp_path: Path) -> None
     assert below == {("low", "loss", "call score"), ("low", "loss", "freeze %")}
     assert len(rows) == 2 * (4 + 7) * len(METRICS)
     text = " ".join((out / "robustness.txt").read_text().split())
-    assert "good falls below GCC in call score: nowhere" in text
-    assert "low falls below GCC in call score: added loss % 1, added loss % 2" in text
+    assert "good is shown to fall below GCC in call score: not shown anywhere" in text
+    assert "low is shown to fall below GCC in call score: added loss % 1, added loss % 2" in text
     assert "at most 6 Mbps for every controller" in text
     assert "25.0" in text
     assert sorted(path.name for path in out.glob("*.png")) == [

@@ -198,6 +198,8 @@ def test_a_trained_run_plays_a_suite_at_the_rates_it_learnt(
     printed = capsys.readouterr().out
     assert "target rates 30 to 6000 kbps as the policy was trained for" in printed
     assert "under GCC" not in printed  # all media flows are under the policy
+    assert evaluate.main(["--estimator", "ppo", *argv]) == 0
+    assert "as the policy was trained for" in capsys.readouterr().out
 
 
 def test_a_trained_run_is_not_evaluated_at_rates_it_never_learnt(
