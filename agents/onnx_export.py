@@ -52,5 +52,7 @@ def write_onnx(
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces, with the places of this machine's files
     program.model.metadata_props.update(metadata or {})
     program.save(str(path))

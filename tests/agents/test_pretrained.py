@@ -20,6 +20,8 @@ def test_it_belongs_to_this_environment_and_its_folder_is_small_and_holds_no_cod
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert set(sizes) == {"README.md", "policy.json", "policy.onnx", "policy.safetensors"}
     assert sum(sizes.values()) < 300_000
+    # No traces of where it was made.
+    assert not any(b"site-packages" in path.read_bytes() for path in FOLDER.iterdir())
 
 
 def test_its_model_card_says_how_it_was_trained_and_selected() -> None:
