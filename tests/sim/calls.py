@@ -57,7 +57,8 @@ class OneCall:
             1,
             [network],
             self.config,
-            gcc=GccParameters(),
+            # A set rate as it is: the window that holds it back has tests of its own.
+            gcc=GccParameters(cwnd_enabled=mode != "rate"),
             reward=reward or RewardConfig(),
             observation=ObservationConfig(history=2),
             controller=CONTROLLER_ACTION if mode == "rate" else CONTROLLER_GCC,
